@@ -11,7 +11,10 @@ export const samplingSchema = z.object({
   presence_penalty: z.number().min(-2).max(2).default(0).describe('taken from the logit of every recent token'),
   frequency_penalty: z.number().min(-2).max(2).default(0).describe('the same, times how often it occurred'),
   seed: z.number().int().min(-1).default(-1).describe('-1 draws one'),
-  logit_bias: z.record(z.string().regex(/^\d+$/), z.number()).default({}).describe('token id → added to its logit; -100 or less bans it'),
+  logit_bias: z
+    .record(z.string().regex(/^\d+$/), z.number())
+    .default({})
+    .describe('token id → added to its logit; -100 or less bans it'),
 })
 
 export type SamplingParams = z.infer<typeof samplingSchema>

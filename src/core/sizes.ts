@@ -7,7 +7,8 @@ const COUNT_UNITS: Record<string, number> = { '': 1, k: 1024, m: 1024 ** 2 }
 export function parseCount(text: string): number {
   const match = /^(-?\d+(?:\.\d+)?)\s*([km]?)$/i.exec(text.trim())
   const value = match ? Number(match[1]) * COUNT_UNITS[match[2]!.toLowerCase()]! : Number.NaN
-  if (!Number.isInteger(value)) throw new KvasirError('usage', { reason: `'${text}' is not a whole number (such as 4096 or 32k)` })
+  if (!Number.isInteger(value))
+    throw new KvasirError('usage', { reason: `'${text}' is not a whole number (such as 4096 or 32k)` })
   return value
 }
 

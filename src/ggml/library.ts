@@ -25,12 +25,13 @@ const PLATFORMS: Record<string, string> = {
   'win32-arm64': 'win-arm64',
 }
 
-type GgmlApi = Api<typeof GGML> & Api<typeof GGML_REGISTRY> & {
-  ggml_init(params: { mem_size: number; mem_buffer: Pointer | null; no_alloc: boolean }): Pointer | null
-  gguf_init_from_file(path: string, params: { no_alloc: boolean; ctx: Pointer | null }): Pointer | null
-  /** `ggml_backend_graph_compute` on a worker thread of Node; resolves with ggml's status. */
-  graphComputeAsync(backend: Pointer, graph: Pointer): Promise<number>
-}
+type GgmlApi = Api<typeof GGML> &
+  Api<typeof GGML_REGISTRY> & {
+    ggml_init(params: { mem_size: number; mem_buffer: Pointer | null; no_alloc: boolean }): Pointer | null
+    gguf_init_from_file(path: string, params: { no_alloc: boolean; ctx: Pointer | null }): Pointer | null
+    /** `ggml_backend_graph_compute` on a worker thread of Node; resolves with ggml's status. */
+    graphComputeAsync(backend: Pointer, graph: Pointer): Promise<number>
+  }
 
 interface Library {
   readonly api: GgmlApi
@@ -54,7 +55,8 @@ export function libraryFolder(): string {
 export function libraryFile(folder: string, name: string): string {
   const pattern = new RegExp(`^(lib)?${name}(\\.v[\\d.]+)?\\.(so|dylib|dll)$`)
   const file = readdirSync(folder).find((entry) => pattern.test(entry))
-  if (file === undefined) throw new KvasirError('library_missing', { platform: platform(), reason: `${folder} holds no lib${name}` })
+  if (file === undefined)
+    throw new KvasirError('library_missing', { platform: platform(), reason: `${folder} holds no lib${name}` })
   return join(folder, file)
 }
 
@@ -62,7 +64,11 @@ export function libraryFile(folder: string, name: string): string {
 export function declare<T extends Record<string, Declaration>>(library: LibraryHandle, table: T): Api<T> {
   const bind = ([name, [result, ...parameters]]: [string, Declaration]) => [
     name,
-    library.func(name, C_TYPES[result], parameters.map((parameter) => C_TYPES[parameter])),
+    library.func(
+      name,
+      C_TYPES[result],
+      parameters.map((parameter) => C_TYPES[parameter]),
+    ),
   ]
   return Object.fromEntries(Object.entries(table).map(bind)) as Api<T>
 }
@@ -73,7 +79,8 @@ function platform(): string {
 
 function findFolder(): string {
   const name = PLATFORMS[platform()]
-  if (name === undefined) throw new KvasirError('library_missing', { platform: platform(), reason: 'no prebuilt libraries exist for it' })
+  if (name === undefined)
+    throw new KvasirError('library_missing', { platform: platform(), reason: 'no prebuilt libraries exist for it' })
   try {
     const entry = createRequire(import.meta.url).resolve(`@node-llama-cpp/${name}`) // <package>/dist/index.js
     const folder = join(dirname(entry), '..', 'bins', name)
@@ -101,7 +108,10 @@ function openLibrary(): Library {
     ...functions,
     ...declare(registry, GGML_REGISTRY),
     ggml_init: base.func('ggml_init', 'void *', [initParams]) as unknown as GgmlApi['ggml_init'],
-    gguf_init_from_file: base.func('gguf_init_from_file', 'void *', ['const char *', ggufParams]) as unknown as GgmlApi['gguf_init_from_file'],
+    gguf_init_from_file: base.func('gguf_init_from_file', 'void *', [
+      'const char *',
+      ggufParams,
+    ]) as unknown as GgmlApi['gguf_init_from_file'],
     graphComputeAsync: (backend, graph) =>
       new Promise((resolve, reject) => {
         compute.async(backend, graph, (error: unknown, status: number) => (error ? reject(error) : resolve(status)))

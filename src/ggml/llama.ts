@@ -151,7 +151,8 @@ let opened: LlamaApi | undefined
 export function llama(): LlamaApi {
   if (opened) return opened
   const library = koffi.load(libraryFile(libraryFolder(), 'llama'))
-  const func = (name: string, result: string | TypeObject, parameters: (string | TypeObject)[]) => library.func(name, result, parameters)
+  const func = (name: string, result: string | TypeObject, parameters: (string | TypeObject)[]) =>
+    library.func(name, result, parameters)
   routeLog(library, 'llama_log_set')
   opened = {
     ...declare(library, LLAMA),
@@ -161,7 +162,11 @@ export function llama(): LlamaApi {
     llama_model_load_from_file: func('llama_model_load_from_file', 'void *', ['const char *', modelParams]),
     llama_init_from_model: func('llama_init_from_model', 'void *', ['void *', contextParams]),
     llama_decode: func('llama_decode', 'int32_t', ['void *', batch]) as LlamaApi['llama_decode'],
-    llama_model_quantize: func('llama_model_quantize', 'uint32_t', ['const char *', 'const char *', koffi.pointer(quantizeParams)]),
+    llama_model_quantize: func('llama_model_quantize', 'uint32_t', [
+      'const char *',
+      'const char *',
+      koffi.pointer(quantizeParams),
+    ]),
   }
   opened.llama_backend_init()
   return opened

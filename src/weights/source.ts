@@ -15,7 +15,13 @@ export interface TensorInfo {
   readonly nBytes: number
 }
 
-export type MetadataValue = string | number | boolean | readonly MetadataValue[] | { readonly [key: string]: MetadataValue } | null
+export type MetadataValue =
+  | string
+  | number
+  | boolean
+  | readonly MetadataValue[]
+  | { readonly [key: string]: MetadataValue }
+  | null
 
 export interface WeightSource extends Disposable {
   readonly path: string
