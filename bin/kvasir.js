@@ -1,0 +1,9 @@
+#!/usr/bin/env node
+// An installed package only runs. A checkout (it has src/) builds first where the build is missing or older than the sources.
+import { existsSync } from 'node:fs'
+
+if (existsSync(new URL('../src/index.ts', import.meta.url))) {
+  const { ensureBuilt } = await import('../scripts/build.js')
+  await ensureBuilt()
+}
+await import('../dist/cli/main.js')
