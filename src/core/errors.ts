@@ -101,6 +101,24 @@ export const ERRORS = {
     message: 'there is nothing at {method} {path}',
     remedy: 'See the list of endpoints in the README.',
   },
+  method_not_allowed: {
+    status: 405,
+    type: 'invalid_request_error',
+    message: '{method} is not possible at {path}, only {allowed}',
+    remedy: 'See the list of endpoints in the README.',
+  },
+  forbidden_origin: {
+    status: 403,
+    type: 'permission_error',
+    message: 'requests by way of {origin} are not allowed',
+    remedy: 'Name the origin with --cors-origins, or protect the server with --api-key.',
+  },
+  internal: {
+    status: 500,
+    type: 'server_error',
+    message: 'something went wrong inside: {reason}',
+    remedy: 'This is a defect: please report it with the log.',
+  },
   loading: {
     status: 503,
     type: 'unavailable_error',
