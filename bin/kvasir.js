@@ -6,4 +6,5 @@ if (existsSync(new URL('../src/index.ts', import.meta.url))) {
   const { ensureBuilt } = await import('../scripts/build.js')
   await ensureBuilt()
 }
-await import('../dist/cli/main.js')
+const { main } = await import('../dist/cli/main.js')
+await main(process.argv.slice(2))

@@ -1,0 +1,12 @@
+/** The commands, loaded only when asked for: one line here, one file each. */
+import type { Command } from './command.ts'
+
+export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  run: async () => (await import('./run.ts')).run,
+  chat: async () => (await import('./chat.ts')).chat,
+  serve: async () => (await import('./serve.ts')).serve,
+  inspect: async () => (await import('./inspect.ts')).inspect,
+  tokenize: async () => (await import('./tokenize.ts')).tokenize,
+  bench: async () => (await import('./bench.ts')).bench,
+  synth: async () => (await import('./synth.ts')).synth,
+}

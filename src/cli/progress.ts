@@ -1,0 +1,45 @@
+/** One line of progress on stderr, and only where a person watches: on a terminal. */
+import type { PromptProgress } from '../engine/ask.ts'
+
+const QUICK_MS = 500 // what takes less needs no progress
+
+export class Progress implements Disposable {
+  readonly #isShown: boolean = process.stderr.isTTY === true
+  #start = performance.now()
+  #isDirty = false
+
+  /** Of a model that loads; 0…1. */
+  loading = (fraction: number): void => {
+    if (fraction >= 1) this.clear()
+    else this.#show(`loading the model: ${Math.floor(fraction * 100)}%`)
+  }
+
+  /** Of a prompt that is read. */
+  reading = (progress: PromptProgress): void => {
+    if (progress.processed >= progress.total) this.clear()
+    else this.#show(readingText(progress))
+  }
+
+  clear(): void {
+    if (this.#isDirty) process.stderr.write('\r\u001b[K')
+    this.#isDirty = false
+    this.#start = performance.now()
+  }
+
+  [Symbol.dispose](): void {
+    this.clear()
+  }
+
+  #show(text: string): void {
+    if (!this.#isShown || performance.now() - this.#start < QUICK_MS) return
+    process.stderr.write(`\r\u001b[K${text}`)
+    this.#isDirty = true
+  }
+}
+
+/** `reading the prompt: 1024 of 8192 tokens, 812 tokens/s, 9 s left`. */
+export function readingText({ processed, total, ms }: PromptProgress): string {
+  const perSecond = ms > 0 ? (processed / ms) * 1000 : 0
+  const left = perSecond > 0 ? `, ${Math.round(perSecond)} tokens/s, ${Math.ceil((total - processed) / perSecond)} s left` : ''
+  return `reading the prompt: ${processed} of ${total} tokens${left}`
+}

@@ -1,0 +1,59 @@
+import { readFileSync, readdirSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const SRC = fileURLToPath(new URL('../src', import.meta.url))
+
+/** Bottom to top; folders of one row are strangers to each other. src/index.ts only re-exports and is exempt. */
+const ROWS = [
+  ['core'],
+  ['ggml'],
+  ['weights'],
+  ['nn'],
+  ['kv'],
+  ['attention'],
+  ['models', 'text'],
+  ['engine'],
+  ['server', 'eval', 'bench', 'train'],
+  ['cli'],
+]
+const rowOf = (folder: string) => ROWS.findIndex((row) => row.includes(folder))
+const folderOf = (path: string) => relative(SRC, path).split(/[\\/]/)[0]!
+
+/** Relative paths that a source imports or re-exports: statically, dynamically, for types or for side effects. */
+function importsOf(source: string): string[] {
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
+  return [...code.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*['"](\.[^'"]+)['"]/g)].map((match) => match[1]!)
+}
+
+const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((path) => path.includes('/') && path.endsWith('.ts'))
+
+test('a file imports only from its own folder and from lower rows', () => {
+  const wrong: string[] = []
+  for (const file of files) {
+    const from = folderOf(join(SRC, file))
+    for (const path of importsOf(readFileSync(join(SRC, file), 'utf8'))) {
+      const to = folderOf(join(SRC, dirname(file), path))
+      if (to !== from && !(rowOf(to) >= 0 && rowOf(to) < rowOf(from))) wrong.push(`${file} imports ${path}`)
+    }
+  }
+  expect(wrong).toEqual([])
+})
+
+test('every folder of src has its row', () => {
+  expect([...new Set(files.map((file) => folderOf(join(SRC, file))))].filter((folder) => rowOf(folder) < 0)).toEqual([])
+})
+
+test.each([
+  ["import type { A } from '../b/a.ts'", ['../b/a.ts']],
+  ["import {\n  a,\n} from '../b/a.ts'", ['../b/a.ts']],
+  ["const a = await import('../b/a.ts')", ['../b/a.ts']],
+  ["type A = import('../b/a.ts').A", ['../b/a.ts']],
+  ["import '../b/a.ts'", ['../b/a.ts']],
+  ["export { a } from '../b/a.ts'", ['../b/a.ts']],
+  ["export * from '../b/a.ts'", ['../b/a.ts']],
+  ["// import '../b/a.ts'\n/* from '../b/c.ts' */ import z from 'zod'", []],
+])('it sees %j', (source, expected) => {
+  expect(importsOf(source)).toEqual(expected)
+})
