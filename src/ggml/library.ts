@@ -31,6 +31,8 @@ type GgmlApi = Api<typeof GGML> &
     gguf_init_from_file(path: string, params: { no_alloc: boolean; ctx: Pointer | null }): Pointer | null
     /** `ggml_backend_graph_compute` on a worker thread of Node; resolves with ggml's status. */
     graphComputeAsync(backend: Pointer, graph: Pointer): Promise<number>
+    /** `ggml_backend_tensor_set` of the first `bytes` of `data`, likewise. */
+    tensorSetAsync(tensor: Pointer, data: NodeJS.ArrayBufferView, bytes: number): Promise<void>
   }
 
 interface Library {
@@ -103,7 +105,7 @@ function openLibrary(): Library {
   const initParams = koffi.struct({ mem_size: 'size_t', mem_buffer: 'void *', no_alloc: 'bool' })
   const ggufParams = koffi.struct({ no_alloc: 'bool', ctx: 'void *' })
   const functions = declare(base, GGML)
-  const compute = functions.ggml_backend_graph_compute as KoffiFunc<GgmlApi['ggml_backend_graph_compute']>
+  const set = promised(functions.ggml_backend_tensor_set)
   const api: GgmlApi = {
     ...functions,
     ...declare(registry, GGML_REGISTRY),
@@ -112,15 +114,21 @@ function openLibrary(): Library {
       'const char *',
       ggufParams,
     ]) as unknown as GgmlApi['gguf_init_from_file'],
-    graphComputeAsync: (backend, graph) =>
-      new Promise((resolve, reject) => {
-        compute.async(backend, graph, (error: unknown, status: number) => (error ? reject(error) : resolve(status)))
-      }),
+    graphComputeAsync: promised(functions.ggml_backend_graph_compute),
+    tensorSetAsync: (tensor, data, bytes) => set(tensor, data, 0, bytes),
   }
   routeLog(base, 'ggml_log_set')
   api.ggml_backend_load_all_from_path(folder)
   opened = { api, folder }
   return opened
+}
+
+/** A C function called on a worker thread of Node. */
+function promised<P extends unknown[], R>(func: (...args: P) => R): (...args: P) => Promise<R> {
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      ;(func as KoffiFunc<typeof func>).async(...args, (error: unknown, result: R) => (error ? reject(error) : resolve(result)))
+    })
 }
 
 let lastError = ''

@@ -15,6 +15,8 @@ const LLAMA = {
   llama_memory_clear: ['void', 'ptr', 'bool'],
   llama_memory_seq_rm: ['bool', 'ptr', 'i32', 'i32', 'i32'],
   llama_set_n_threads: ['void', 'ptr', 'i32', 'i32'],
+  llama_attach_threadpool: ['void', 'ptr', 'ptr', 'maybe'],
+  llama_n_ctx: ['u32', 'ptr'],
   llama_synchronize: ['void', 'ptr'],
   llama_get_logits_ith: ['maybe', 'ptr', 'i32'],
   llama_vocab_type: ['i32', 'ptr'],

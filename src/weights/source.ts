@@ -1,7 +1,6 @@
 /** Where weights come from: a GGUF file (or its splits), or a Hugging Face folder. Both describe themselves the same way. */
 
-/** Shapes are ggml's: four numbers, the fastest-varying dimension first. */
-export type Shape = readonly [number, number, number, number]
+import type { Shape } from '../ggml/tensor.ts'
 
 export interface TensorInfo {
   readonly name: string

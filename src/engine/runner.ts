@@ -1,0 +1,245 @@
+/**
+ * One forward pass: some tokens of some sequences in, logits out.
+ *
+ * The linear layers see all tokens side by side, attention works sequence by sequence. A graph is recorded once per shape
+ * of a step and computed again while the shape repeats, which in decoding it does for a whole tile of tokens.
+ */
+import type { AttentionMethod, CacheTypes, Step, StepPart } from '../attention/method.ts'
+import { keysDense } from '../attention/method.ts'
+import { KvasirError } from '../core/errors.ts'
+import type { ModelShape } from '../core/shape.ts'
+import { Backend } from '../ggml/backend.ts'
+import { Graph, Scratch } from '../ggml/graph.ts'
+import type { Tensor } from '../ggml/tensor.ts'
+import { I32 } from '../ggml/types.ts'
+import { SequenceCache } from '../kv/cache.ts'
+import { bytesPerToken, type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
+import { architectureOf } from '../models/index.ts'
+import type { Model } from '../models/model.ts'
+import type { WeightSource } from '../weights/source.ts'
+import { Uploader, type Weights } from '../weights/upload.ts'
+
+/** What one sequence wants of a step. */
+export interface RunPart {
+  readonly cache: SequenceCache
+  readonly tokens: ArrayLike<number>
+  /** Which of these tokens' logits are wanted. */
+  readonly logits: 'none' | 'last' | 'all'
+}
+
+export interface RunnerOptions {
+  readonly attention: AttentionMethod
+  readonly nThreads: number
+  readonly cacheTypes: CacheTypes
+  readonly type?: number | undefined
+  readonly repack: boolean
+  readonly onProgress?: ((fraction: number) => void) | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A recorded graph with what is changed in it between computations. */
+interface Plan extends Disposable {
+  readonly key: string
+  readonly graph: Graph
+  readonly logits: Tensor | null
+  /** Read by the inputs when they are filled. */
+  parts: readonly RunPart[]
+}
+
+/** Tensors of a layer and of one sequence's attention in it, generously. */
+const NODES_PER_LAYER = 64
+const NODES_PER_PART = 48
+
+export class Runner implements Disposable {
+  readonly shape: ModelShape
+  readonly layout: CacheLayout
+  readonly stats = { steps: 0, stepSeconds: 0, tokens: 0 }
+  readonly #model: Model
+  readonly #weights: Weights
+  readonly #backend: Backend
+  readonly #scratch: Scratch
+  readonly #attention: AttentionMethod
+  #plan: Plan | null = null
+  #logits = new Float32Array(0)
+
+  private constructor(
+    model: Model,
+    shape: ModelShape,
+    parts: { weights: Weights; backend: Backend; attention: AttentionMethod; types: CacheTypes },
+  ) {
+    this.#model = model
+    this.shape = shape
+    this.#weights = parts.weights
+    this.#backend = parts.backend
+    this.#attention = parts.attention
+    this.#scratch = new Scratch(parts.backend.bufferType)
+    this.layout = parts.attention.layout(shape, parts.types)
+  }
+
+  static async load(source: WeightSource, options: RunnerOptions): Promise<Runner> {
+    const architecture = architectureOf(source)
+    const hp = architecture.hyperparameters(source)
+    const backend = new Backend(options.nThreads)
+    try {
+      const uploader = new Uploader(source, backend, options)
+      const model = architecture.build(hp, source, uploader)
+      const weights = await uploader.place(options.onProgress, options.signal)
+      return new Runner(model, hp.shape, { weights, backend, attention: options.attention, types: options.cacheTypes })
+    } catch (error) {
+      backend[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  get computeSeconds(): number {
+    return this.#backend.computeSeconds
+  }
+
+  get weightBytes(): number {
+    return this.#weights.bytes
+  }
+
+  /** Scratch memory of the graphs so far. */
+  get scratchBytes(): number {
+    return this.#scratch.bytes
+  }
+
+  get cacheBytesPerToken(): number {
+    return bytesPerToken(this.layout)
+  }
+
+  /** An empty cache for up to `nCtx` tokens; dispose it to give its memory back. */
+  newSequence(nCtx: number): SequenceCache {
+    return new SequenceCache(this.layout, nCtx)
+  }
+
+  /**
+   * Computes the parts' tokens, stores their keys and values, and gives per part the wanted logits: nVocab floats for each
+   * token in question, valid until the next run. If it rejects, no cache has changed. One at a time.
+   */
+  async run(parts: readonly RunPart[]): Promise<readonly (Float32Array | null)[]> {
+    const start = performance.now()
+    this.#check(parts)
+    const plan = this.#planFor(parts)
+    plan.graph.fillInputs()
+    await this.#backend.compute(plan.graph)
+    const results = this.#read(plan, parts)
+    for (const { cache, tokens } of parts) {
+      cache.keysDense += keysDense(cache.nTokens, tokens.length)
+      cache.keysRead += this.#attention.keysRead({ cache, nTokens: tokens.length })
+      cache.append(tokens.length)
+      this.stats.tokens += tokens.length
+    }
+    this.stats.steps++
+    this.stats.stepSeconds += (performance.now() - start) / 1000
+    return results
+  }
+
+  /** Ends the running computation at once; its {@link run} rejects with `aborted`. */
+  interrupt(): void {
+    this.#backend.interrupt()
+  }
+
+  #check(parts: readonly RunPart[]): void {
+    if (parts.length === 0) throw new Error('a step needs a part')
+    for (const { cache, tokens } of parts) {
+      if (tokens.length === 0) throw new Error('a part needs a token')
+      const nTokens = cache.nTokens + tokens.length
+      if (nTokens > cache.nCtx)
+        throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nTokens, n_ctx: cache.nCtx })
+      for (let i = 0; i < tokens.length; i++) {
+        const token = tokens[i]!
+        if (Number.isInteger(token) && token >= 0 && token < this.shape.nVocab) continue
+        throw new KvasirError('invalid_request', { reason: `token ${token} is not in the vocabulary of ${this.shape.nVocab}` })
+      }
+    }
+  }
+
+  #planFor(parts: readonly RunPart[]): Plan {
+    const key = parts.map((part) => `${part.cache.id}:${part.tokens.length}:${nRead(part)}:${part.logits}`).join(' ')
+    if (this.#plan?.key !== key) {
+      this.#plan?.[Symbol.dispose]()
+      this.#plan = null
+      this.#plan = this.#record(key, parts)
+    }
+    this.#plan.parts = parts
+    return this.#plan
+  }
+
+  #record(key: string, parts: readonly RunPart[]): Plan {
+    const graph = new Graph(this.shape.nLayer * (NODES_PER_LAYER + parts.length * NODES_PER_PART) + 64)
+    try {
+      const plan: Plan = { key, graph, logits: null, parts, [Symbol.dispose]: () => graph[Symbol.dispose]() }
+      const nTokens = parts.reduce((sum, { tokens }) => sum + tokens.length, 0)
+      const tokens = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, token) => (data[at] = token)))
+      const positions = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, _, position) => (data[at] = position)))
+      const nOut = outputsOf(parts).length
+      const outputs = nOut > 0 ? graph.input(I32, [nOut], (data) => data.set(outputsOf(plan.parts))) : null
+      const step: Step = { g: graph, shape: this.shape, nTokens, positions, parts: stepParts(parts) }
+      const logits = this.#model.forward(step, { tokens, outputs }, this.#attention.start(step))
+      if (logits) graph.output(logits)
+      graph.plan(this.#scratch)
+      return Object.assign(plan, { logits })
+    } catch (error) {
+      graph[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  #read({ graph, logits }: Plan, parts: readonly RunPart[]): (Float32Array | null)[] {
+    if (logits === null) return parts.map(() => null)
+    const size = logits.ne[0] * logits.ne[1]
+    if (this.#logits.length < size) this.#logits = new Float32Array(size)
+    graph.read(logits, this.#logits)
+    let at = 0
+    return parts.map((part) => {
+      const n = nOutputs(part) * logits.ne[0]
+      at += n
+      return n > 0 ? this.#logits.subarray(at - n, at) : null
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#plan?.[Symbol.dispose]()
+    this.#plan = null
+    this.#scratch[Symbol.dispose]()
+    this.#weights[Symbol.dispose]()
+    this.#backend[Symbol.dispose]()
+  }
+}
+
+function nRead({ cache, tokens }: RunPart): number {
+  return roundUp(cache.nTokens + tokens.length, TILE)
+}
+
+function nOutputs({ logits, tokens }: RunPart): number {
+  return logits === 'none' ? 0 : logits === 'last' ? 1 : tokens.length
+}
+
+/** The parts' columns in the step. */
+function stepParts(parts: readonly RunPart[]): StepPart[] {
+  let first = 0
+  return parts.map((part) => {
+    const nTokens = part.tokens.length
+    first += nTokens
+    return { cache: part.cache, first: first - nTokens, nTokens, nRead: nRead(part) }
+  })
+}
+
+function eachToken(parts: readonly RunPart[], visit: (at: number, token: number, position: number) => void): void {
+  let at = 0
+  for (const { cache, tokens } of parts) {
+    for (let i = 0; i < tokens.length; i++) visit(at++, tokens[i]!, cache.nTokens + i)
+  }
+}
+
+/** Columns whose logits are wanted. */
+function outputsOf(parts: readonly RunPart[]): number[] {
+  const columns: number[] = []
+  let end = 0
+  for (const part of parts) {
+    end += part.tokens.length
+    for (let column = end - nOutputs(part); column < end; column++) columns.push(column)
+  }
+  return columns
+}

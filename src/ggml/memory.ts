@@ -1,0 +1,117 @@
+/**
+ * Address space from the operating system: reserved without being taken (the cache grows into it page by page), and files
+ * mapped to be read in place. Through libc on Linux and macOS, kernel32 on Windows.
+ */
+import { closeSync, fstatSync, openSync } from 'node:fs'
+import koffi from 'koffi'
+import { KvasirError, reasonOf } from '../core/errors.ts'
+import type { Pointer } from './bindings.ts'
+
+export const PAGE_BYTES = 4096
+
+const PROT_READ = 1
+const PROT_WRITE = 2
+const MAP_SHARED = 0x01
+const MAP_PRIVATE = 0x02
+const MAP_FIXED = 0x10
+const DARWIN = process.platform === 'darwin'
+const MAP_ANONYMOUS = DARWIN ? 0x1000 : 0x20
+const MAP_NORESERVE = DARWIN ? 0x40 : 0x4000
+const MADV_NOHUGEPAGE = 15
+
+interface Memory {
+  /** Zeroed memory that is taken page by page at the first write. */
+  reserve(bytes: number): Pointer | null
+  /** Gives the pages back; they read as zeros again. Address and length are whole pages. */
+  discard(at: Pointer, bytes: number): void
+  release(at: Pointer, bytes: number): void
+  mapFile(descriptor: number, bytes: number): Pointer | null
+}
+
+let memory: Memory | undefined
+
+function posix(): Memory {
+  const libc = koffi.load(DARWIN ? '/usr/lib/libSystem.B.dylib' : 'libc.so.6')
+  const mmap = libc.func('void *mmap(void *at, size_t length, int prot, int flags, int fd, int64_t offset)')
+  const munmap = libc.func('int munmap(void *at, size_t length)')
+  const madvise = libc.func('int madvise(void *at, size_t length, int advice)')
+  const anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+  const checked = (address: Pointer | null): Pointer | null =>
+    address === null || address === 0xffff_ffff_ffff_ffffn ? null : address
+  return {
+    reserve(bytes) {
+      const at = checked(mmap(null, bytes, PROT_READ | PROT_WRITE, anonymous, -1, 0))
+      // Huge pages would take 2 MiB at the first token of every head.
+      if (at !== null && !DARWIN) madvise(at, bytes, MADV_NOHUGEPAGE)
+      return at
+    },
+    discard: (at, bytes) => void mmap(at, bytes, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED, -1, 0),
+    release: (at, bytes) => void munmap(at, bytes),
+    mapFile: (descriptor, bytes) => checked(mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0)),
+  }
+}
+
+function windows(): Memory {
+  const kernel = koffi.load('kernel32.dll')
+  const VirtualAlloc = kernel.func('void *VirtualAlloc(void *at, size_t length, uint32_t type, uint32_t protect)')
+  const VirtualFree = kernel.func('bool VirtualFree(void *at, size_t length, uint32_t type)')
+  const [COMMIT, RESERVE, DECOMMIT, RELEASE, READWRITE] = [0x1000, 0x2000, 0x4000, 0x8000, 0x04]
+  return {
+    reserve: (bytes) => VirtualAlloc(null, bytes, RESERVE | COMMIT, READWRITE),
+    discard(at, bytes) {
+      VirtualFree(at, bytes, DECOMMIT)
+      VirtualAlloc(at, bytes, COMMIT, READWRITE)
+    },
+    release: (at) => void VirtualFree(at, 0, RELEASE),
+    mapFile: () => null, // read into memory instead
+  }
+}
+
+function open(): Memory {
+  memory ??= process.platform === 'win32' ? windows() : posix()
+  return memory
+}
+
+/** A stretch of reserved address space. */
+export class Reservation implements Disposable {
+  readonly at: Pointer
+  readonly bytes: number
+  #released = false
+
+  constructor(bytes: number, what: string) {
+    this.bytes = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
+    const at = open().reserve(this.bytes)
+    if (at === null) throw new KvasirError('out_of_memory', { bytes, what })
+    this.at = at
+  }
+
+  /** Gives the pages that lie wholly in `[from, to)` (bytes from the start) back to the system. */
+  discard(from: number, to: number): void {
+    const first = Math.ceil(from / PAGE_BYTES) * PAGE_BYTES
+    const last = Math.floor(to / PAGE_BYTES) * PAGE_BYTES
+    if (last > first) open().discard(this.at + BigInt(first), last - first)
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#released) return
+    this.#released = true
+    open().release(this.at, this.bytes)
+  }
+}
+
+/** A file mapped to be read; null where the platform cannot, and for empty files. */
+export function mapFile(path: string): (Disposable & { readonly at: Pointer; readonly bytes: number }) | null {
+  let descriptor: number
+  try {
+    descriptor = openSync(path, 'r')
+  } catch (error) {
+    throw new KvasirError('file_error', { action: 'read', path, reason: reasonOf(error) }, { cause: error })
+  }
+  try {
+    const bytes = fstatSync(descriptor).size
+    const at = bytes > 0 ? open().mapFile(descriptor, bytes) : null
+    return at === null ? null : { at, bytes, [Symbol.dispose]: () => open().release(at, bytes) }
+  } finally {
+    closeSync(descriptor)
+  }
+}

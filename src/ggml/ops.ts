@@ -1,0 +1,186 @@
+/**
+ * ggml's operations as methods, under their C names without the prefix. Each checks its shapes in TypeScript first,
+ * for ggml aborts the process where they do not fit, and each knows the shape of its result without asking C.
+ */
+import type { Pointer } from './bindings.ts'
+import { ggml } from './library.ts'
+import { check, elementBytes, isContiguous, nElements, type Shape, shapeOf, stridesOf, type Tensor } from './tensor.ts'
+import { F16, F32, I32 } from './types.ts'
+
+/** Rotary embedding: `mode` 0 rotates neighbouring pairs, 2 (NeoX) the two halves of a head. */
+export interface RopeParams {
+  readonly mode: 0 | 2
+  /** Elements of each head that are rotated. */
+  readonly nDims: number
+  readonly nCtxOrig: number
+  readonly freqBase: number
+  readonly freqScale: number
+  readonly extFactor: number
+  readonly attnFactor: number
+  readonly betaFast: number
+  readonly betaSlow: number
+}
+
+export class Ops {
+  protected readonly api: ReturnType<typeof ggml> = ggml()
+  /** The ggml context that holds the tensors' descriptions. */
+  protected readonly context: Pointer
+
+  constructor(context: Pointer) {
+    this.context = context
+  }
+
+  protected made(ptr: Pointer, type: number, ne: Shape, nb: Shape = stridesOf(type, ne)): Tensor {
+    return { ptr, type, ne, nb }
+  }
+
+  private like(ptr: Pointer, t: Tensor): Tensor {
+    return this.made(ptr, t.type, t.ne)
+  }
+
+  add(a: Tensor, b: Tensor): Tensor {
+    check(repeats(b, a), 'add', a, b)
+    return this.like(this.api.ggml_add(this.context, a.ptr, b.ptr), a)
+  }
+
+  mul(a: Tensor, b: Tensor): Tensor {
+    check(repeats(b, a), 'mul', a, b)
+    return this.like(this.api.ggml_mul(this.context, a.ptr, b.ptr), a)
+  }
+
+  scale(a: Tensor, factor: number): Tensor {
+    return this.like(this.api.ggml_scale(this.context, a.ptr, factor), a)
+  }
+
+  /** x / √(mean(x²) + eps) along dimension 0. */
+  rmsNorm(a: Tensor, eps: number): Tensor {
+    check(a.type === F32, 'rmsNorm', a)
+    return this.like(this.api.ggml_rms_norm(this.context, a.ptr, eps), a)
+  }
+
+  /** silu(gate) · up. */
+  swigluSplit(gate: Tensor, up: Tensor): Tensor {
+    check(sameShape(gate, up) && gate.type === up.type, 'swigluSplit', gate, up)
+    return this.like(this.api.ggml_swiglu_split(this.context, gate.ptr, up.ptr), gate)
+  }
+
+  /** `[n, m, …] · [n, k, …] → f32[m, k, …]`; a's outer dimensions are repeated over b's. */
+  mulMat(a: Tensor, b: Tensor): Tensor {
+    const fits = a.ne[0] === b.ne[0] && b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0
+    const straight = a.nb[0] === elementBytes(a.type) && a.nb[0] <= a.nb[1] && b.nb[0] === elementBytes(b.type)
+    check(fits && straight && b.type === F32, 'mulMat', a, b)
+    return this.made(this.api.ggml_mul_mat(this.context, a.ptr, b.ptr), F32, [a.ne[1], b.ne[1], b.ne[2], b.ne[3]])
+  }
+
+  /** `[n, …] → [1, …]`. */
+  sumRows(a: Tensor): Tensor {
+    check(a.type === F32, 'sumRows', a)
+    return this.made(this.api.ggml_sum_rows(this.context, a.ptr), F32, [1, a.ne[1], a.ne[2], a.ne[3]])
+  }
+
+  concat(a: Tensor, b: Tensor, dim: 0 | 1 | 2 | 3): Tensor {
+    check(a.type === b.type && a.ne.every((n, i) => i === dim || n === b.ne[i]), 'concat', a, b)
+    const ne = a.ne.map((n, i) => (i === dim ? n + b.ne[i]! : n)) as unknown as Shape
+    return this.made(this.api.ggml_concat(this.context, a.ptr, b.ptr, dim), a.type, ne)
+  }
+
+  /** Rows `index` of a: `[d, n, h] , i32[k, h] → f32[d, k, h]`. */
+  getRows(a: Tensor, index: Tensor): Tensor {
+    const fits = a.ne[2] === index.ne[1] && a.ne[3] === index.ne[2] && index.ne[3] === 1
+    check(fits && index.type === I32, 'getRows', a, index)
+    const type = a.type === I32 ? I32 : F32
+    const ne: Shape = [a.ne[0], index.ne[0], index.ne[1], index.ne[2]]
+    return this.made(this.api.ggml_get_rows(this.context, a.ptr, index.ptr), type, ne)
+  }
+
+  /** Writes the rows of `rows` to rows `index` of `into`, converting to its type; the indices must be within it. */
+  setRows(into: Tensor, rows: Tensor, index: Tensor): Tensor {
+    const fits = into.ne[0] === rows.ne[0] && into.ne[2] === rows.ne[2] && into.ne[3] === rows.ne[3]
+    const indexed = rows.ne[1] === index.ne[0] && rows.ne[2] % index.ne[1] === 0 && rows.ne[3] % index.ne[2] === 0
+    check(fits && indexed && rows.type === F32 && index.type === I32, 'setRows', into, rows, index)
+    const ptr = this.api.ggml_set_rows(this.context, into.ptr, rows.ptr, index.ptr)
+    return this.made(ptr, into.type, into.ne, into.nb)
+  }
+
+  /** softmax(a · scale + mask) along dimension 0; the mask is repeated over a's outer dimensions. */
+  softMaxExt(a: Tensor, mask: Tensor | null, scale: number): Tensor {
+    const fits = !mask || (mask.ne[0] === a.ne[0] && mask.ne[1] >= a.ne[1] && a.ne[2] % mask.ne[2] === 0)
+    check(isContiguous(a) && a.type === F32 && fits, 'softMaxExt', a, ...(mask ? [mask] : []))
+    return this.like(this.api.ggml_soft_max_ext(this.context, a.ptr, mask?.ptr ?? null, scale, 0), a)
+  }
+
+  /** Rotates `[d, heads, n]` by `positions` i32[n]; `factors` f32[nDims / 2] divide the frequencies. */
+  ropeExt(a: Tensor, positions: Tensor, factors: Tensor | null, p: RopeParams): Tensor {
+    const fits = positions.ne[0] === a.ne[2] && positions.type === I32 && p.nDims <= a.ne[0] && p.nDims % 2 === 0
+    check(fits && (!factors || factors.ne[0] >= p.nDims / 2), 'ropeExt', a, positions)
+    const { nDims, mode, nCtxOrig, freqBase, freqScale, extFactor, attnFactor, betaFast, betaSlow } = p
+    const head = [this.context, a.ptr, positions.ptr, factors?.ptr ?? null, nDims, mode, nCtxOrig] as const
+    return this.like(this.api.ggml_rope_ext(...head, freqBase, freqScale, extFactor, attnFactor, betaFast, betaSlow), a)
+  }
+
+  /**
+   * Dense attention in one pass: q f32`[d, n, H, b]`, k and v `[d, m, G, b]`, mask f16`[m, n]` → f32`[d, H, n, b]`.
+   * Quick for many queries; for one query over many keys `mulMat` + `softMaxExt` is faster on a CPU.
+   */
+  flashAttnExt(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, scale: number): Tensor {
+    const fits = q.ne[0] === k.ne[0] && q.ne[2] % k.ne[2] === 0 && k.ne[1] === v.ne[1] && k.ne[2] === v.ne[2]
+    const batched = q.ne[3] === k.ne[3] && q.ne[3] === v.ne[3]
+    const masked = !mask || (mask.type === F16 && isContiguous(mask) && mask.ne[0] === k.ne[1] && mask.ne[1] >= q.ne[1])
+    check(fits && batched && masked && q.type === F32, 'flashAttnExt', q, k, v)
+    const ptr = this.api.ggml_flash_attn_ext(this.context, q.ptr, k.ptr, v.ptr, mask?.ptr ?? null, scale, 0, 0)
+    return this.made(ptr, F32, [v.ne[0], q.ne[2], q.ne[1], q.ne[3]])
+  }
+
+  /** A contiguous copy. */
+  cont(a: Tensor): Tensor {
+    return this.like(this.api.ggml_cont(this.context, a.ptr), a)
+  }
+
+  /** A contiguous copy in another type. */
+  cast(a: Tensor, type: number): Tensor {
+    return this.made(this.api.ggml_cast(this.context, a.ptr, type), type, a.ne)
+  }
+
+  reshape(a: Tensor, ...ne: readonly number[]): Tensor {
+    const shape = shapeOf(...ne)
+    check(isContiguous(a) && nElements(a.ne) === nElements(shape), `reshape to [${ne.join(',')}]`, a)
+    return this.made(this.api.ggml_reshape_4d(this.context, a.ptr, ...shape), a.type, shape)
+  }
+
+  /** A window on a's memory: `nb` are the strides of dimensions 1…3 and `offset` its start, in bytes. */
+  view(a: Tensor, ne: Shape, nb: readonly [number, number, number], offset = 0): Tensor {
+    const strides: Shape = [a.nb[0], ...nb]
+    // ggml wants even the window's elements packed together to fit.
+    const last = offset + Math.max(span(a.type, ne, strides), span(a.type, ne, stridesOf(a.type, ne)))
+    check(offset >= 0 && last <= span(a.type, a.ne, a.nb), `view of [${ne.join(',')}] at ${offset}`, a)
+    return this.made(this.api.ggml_view_4d(this.context, a.ptr, ...ne, ...nb, offset), a.type, ne, strides)
+  }
+
+  /** Dimension i of a becomes dimension `axes[i]`; no data moves. */
+  permute(a: Tensor, ...axes: readonly [number, number, number, number]): Tensor {
+    const ne: number[] = []
+    const nb: number[] = []
+    for (const [from, to] of axes.entries()) {
+      ne[to] = a.ne[from]!
+      nb[to] = a.nb[from]!
+    }
+    check(ne.length === 4 && !ne.includes(undefined as never), `permute ${axes.join(',')}`, a)
+    const ptr = this.api.ggml_permute(this.context, a.ptr, ...axes)
+    return this.made(ptr, a.type, ne as unknown as Shape, nb as unknown as Shape)
+  }
+}
+
+function sameShape(a: Tensor, b: Tensor): boolean {
+  return a.ne.every((n, i) => n === b.ne[i])
+}
+
+/** Whether a, repeated, fills b. */
+function repeats(a: Tensor, b: Tensor): boolean {
+  return b.ne.every((n, i) => n % a.ne[i]! === 0)
+}
+
+/** Bytes from the first to behind the last element of a strided tensor. */
+function span(type: number, ne: Shape, nb: Shape): number {
+  const row = stridesOf(type, ne)[1]
+  return row + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3]
+}

@@ -1,0 +1,37 @@
+/** An architecture: what its files say, which tensors it needs, and the graph of one forward pass. One file each. */
+import type { Attend, AttentionLayer, Step } from '../attention/method.ts'
+import type { ModelShape } from '../core/shape.ts'
+import type { Tensor } from '../ggml/tensor.ts'
+import type { Rope } from '../nn/rope.ts'
+import type { WeightSource } from '../weights/source.ts'
+import type { Uploader } from '../weights/upload.ts'
+
+export interface Hyperparameters {
+  readonly shape: ModelShape
+  readonly normEps: number
+  readonly rope: Rope
+  readonly tiedOutput: boolean
+}
+
+/** What a forward pass reads besides the step. */
+export interface ForwardInputs {
+  /** i32[nTokens] */
+  readonly tokens: Tensor
+  /** Columns whose logits are wanted, i32[nOut]; null if none are. */
+  readonly outputs: Tensor | null
+}
+
+export interface Model {
+  readonly layers: readonly { readonly attention: AttentionLayer }[]
+  /** Logits f32[nVocab, nOut]; null if none are wanted, and then only what fills the cache is computed. */
+  forward(step: Step, inputs: ForwardInputs, attend: Attend): Tensor | null
+}
+
+export interface Architecture {
+  /** Its name in GGUF files, and the model types in Hugging Face configs. */
+  readonly gguf: string
+  readonly huggingface: readonly string[]
+  hyperparameters(source: WeightSource): Hyperparameters
+  /** Declares the tensors; they can be used once the uploader has placed them. */
+  build(hp: Hyperparameters, source: WeightSource, uploader: Uploader): Model
+}
