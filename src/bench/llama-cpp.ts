@@ -7,6 +7,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from '../ggml/bindings.ts'
 import { takeGgmlError } from '../ggml/library.ts'
 import { llama, type LlamaBatch } from '../ggml/llama.ts'
+import { Threadpool } from './threadpool.ts'
 
 export const FLASH_ATTENTION = { auto: -1, off: 0, on: 1 } as const
 export type FlashAttention = keyof typeof FLASH_ATTENTION
@@ -39,11 +40,12 @@ export class LlamaModel implements Disposable {
   readonly vocab: Pointer
   readonly nVocab: number
 
-  /** Throws `model_invalid` with libllama's reason. */
-  constructor(path: string) {
+  /** `repack` allows the processor's own layouts of weights. Throws `model_invalid` with libllama's reason. */
+  constructor(path: string, repack = true) {
     const api = llama()
     takeGgmlError()
-    const pointer = api.llama_model_load_from_file(path, { ...api.llama_model_default_params(), n_gpu_layers: 0 })
+    const params = { ...api.llama_model_default_params(), n_gpu_layers: 0, use_extra_bufts: repack }
+    const pointer = api.llama_model_load_from_file(path, params)
     if (pointer === null) throw new KvasirError('model_invalid', { path, reason: takeGgmlError() || 'libllama refused it' })
     this.pointer = pointer
     this.vocab = api.llama_model_get_vocab(pointer)
@@ -63,8 +65,11 @@ export class LlamaModel implements Disposable {
 export class LlamaContext implements Disposable {
   readonly nVocab: number
   readonly nBatch: number
+  /** Tokens its caches have room for, all sequences together. */
+  readonly nCtx: number
   readonly #context: Pointer
   readonly #memory: Pointer
+  readonly #threads: Threadpool
   /** Sequence ids and their addresses: `llama_batch` wants a pointer per token. */
   readonly #seqIds: Int32Array
   readonly #seqAddresses: BigInt64Array
@@ -91,6 +96,9 @@ export class LlamaContext implements Disposable {
     this.nBatch = options.nBatch ?? 2048
     this.#context = context
     this.#memory = api.llama_get_memory(context)
+    this.nCtx = api.llama_n_ctx(context)
+    this.#threads = new Threadpool(options.nThreads)
+    api.llama_attach_threadpool(context, this.#threads.pointer, null)
     this.#seqIds = Int32Array.from({ length: nSeqMax }, (_, seq) => seq)
     const base = koffi.address(this.#seqIds)
     this.#seqAddresses = BigInt64Array.from({ length: nSeqMax }, (_, seq) => base + BigInt(4 * seq))
@@ -132,6 +140,7 @@ export class LlamaContext implements Disposable {
 
   [Symbol.dispose](): void {
     llama().llama_free(this.#context)
+    this.#threads[Symbol.dispose]()
   }
 
   #batch(parts: readonly LlamaPart[]): LlamaBatch {

@@ -1,0 +1,44 @@
+/**
+ * Engines take turns in one process. Two things make that fair, and this file does both: no turn begins while threads of the
+ * turn before still spin (ggml's do for about 0.15 s after a graph), and memory is put down to whoever took it.
+ */
+import { setTimeout } from 'node:timers/promises'
+
+export class Turns {
+  /** Bytes that became resident during the turns of each owner. */
+  readonly #taken = new Map<string, number>()
+
+  /** Waits for quiet, then lets `owner` work alone. */
+  async take<T>(owner: string, work: () => T | Promise<T>): Promise<T> {
+    await untilQuiet()
+    const before = process.memoryUsage.rss()
+    try {
+      return await work()
+    } finally {
+      this.#taken.set(owner, (this.#taken.get(owner) ?? 0) + process.memoryUsage.rss() - before)
+    }
+  }
+
+  /** Resident bytes of the process, less what became resident during others' turns. `a` also owns what is booked under the
+   * part before its slash: `llama.cpp/fa on` has its own cache, and the weights of `llama.cpp`. */
+  residentBytes(owner: string): number {
+    const others = [...this.#taken].filter(([other]) => other !== owner && !owner.startsWith(`${other}/`))
+    return others.reduce((bytes, [, taken]) => bytes - taken, process.memoryUsage.rss())
+  }
+}
+
+const SLICE_MS = 50
+const QUIET_SHARE = 0.2
+const PATIENCE_MS = 3000
+
+/** Resolves when the process uses less than a fifth of a processor, or after three seconds. */
+async function untilQuiet(): Promise<void> {
+  const until = performance.now() + PATIENCE_MS
+  while (performance.now() < until) {
+    const before = process.cpuUsage()
+    const start = performance.now()
+    await setTimeout(SLICE_MS)
+    const used = process.cpuUsage(before)
+    if ((used.user + used.system) / 1000 < QUIET_SHARE * (performance.now() - start)) return
+  }
+}

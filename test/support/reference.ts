@@ -1,0 +1,152 @@
+/** libllama on the same file and machine: what our numbers are compared with. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { type FlashAttention, LlamaModel } from '../../src/bench/llama-cpp.ts'
+import { llama } from '../../src/ggml/llama.ts'
+
+export interface ReferenceOptions {
+  readonly flashAttention?: FlashAttention
+  readonly nThreads?: number
+  /** ggml type of cached keys and values; f16 (1) if left out. */
+  readonly cacheType?: number
+}
+
+/** Tokens whose logits are computed at once. */
+const CHUNK = 512
+
+/** Calls `visit` with libllama's logits after each token in turn; they are valid during the call. */
+export function eachReferenceLogits(
+  path: string,
+  tokens: ArrayLike<number>,
+  options: ReferenceOptions & { readonly visit: (position: number, logits: Float32Array) => void },
+): void {
+  const cacheType = options.cacheType ?? 1
+  using model = new LlamaModel(path)
+  using context = model.newContext({
+    nCtx: tokens.length,
+    nBatch: CHUNK,
+    nUbatch: CHUNK,
+    nThreads: options.nThreads ?? 2,
+    flashAttention: options.flashAttention ?? 'on',
+    typeK: cacheType,
+    typeV: cacheType,
+  })
+  const all = Int32Array.from(tokens)
+  for (let from = 0; from < all.length; from += CHUNK) {
+    const part = all.subarray(from, from + CHUNK)
+    context.decode([{ seq: 0, pos: from, tokens: part, logits: 'all' }])
+    for (let i = 0; i < part.length; i++) options.visit(from + i, context.logits(i))
+  }
+}
+
+/** The same, kept: one array of `nVocab` floats per token. */
+export function referenceLogits(path: string, tokens: ArrayLike<number>, options: ReferenceOptions = {}): Float32Array[] {
+  const rows: Float32Array[] = []
+  eachReferenceLogits(path, tokens, { ...options, visit: (_, logits) => rows.push(logits.slice()) })
+  return rows
+}
+
+/** The `n` tokens libllama continues `prompt` with, always taking the likeliest. */
+export function referenceGreedy(
+  path: string,
+  prompts: readonly Int32Array[],
+  n: number,
+  options: ReferenceOptions = {},
+): number[][] {
+  const longest = Math.max(...prompts.map((prompt) => prompt.length))
+  using model = new LlamaModel(path)
+  using context = model.newContext({
+    nCtx: longest + n,
+    nThreads: options.nThreads ?? 2,
+    flashAttention: options.flashAttention ?? 'on',
+  })
+  return prompts.map((prompt) => {
+    context.clear()
+    context.decode([{ seq: 0, pos: 0, tokens: prompt, logits: 'last' }])
+    const answer = [argmax(context.logits())]
+    while (answer.length < n) {
+      const pos = prompt.length + answer.length - 1
+      context.decode([{ seq: 0, pos, tokens: [answer.at(-1)!], logits: 'last' }])
+      answer.push(argmax(context.logits()))
+    }
+    return answer
+  })
+}
+
+/** libllama's ids of `text`, without special tokens added. */
+export function referenceTokens(path: string, text: string): Int32Array {
+  using model = new LlamaModel(path)
+  const bytes = new TextEncoder().encode(text)
+  const tokens = new Int32Array(bytes.length + 1)
+  return tokens.slice(0, llama().llama_tokenize(model.vocab, bytes, bytes.length, tokens, tokens.length, false, false))
+}
+
+/** `enum llama_ftype`: mixtures that libllama's quantiser makes. */
+export const FTYPES = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, q4_k_s: 14, q4_k_m: 15, q6_k: 18, bf16: 32 } as const
+export type Ftype = keyof typeof FTYPES
+
+/** Quantises the GGUF file `from` by libllama's own quantiser. `pure` gives every matrix the same type. */
+export function quantize(from: string, to: string, ftype: Ftype, pure = false): void {
+  const api = llama()
+  const params = { ...api.llama_model_quantize_default_params(), ftype: FTYPES[ftype], nthread: 2, pure, allow_requantize: true }
+  const status = api.llama_model_quantize(from, to, params)
+  if (status !== 0) throw new Error(`quantising ${basename(from)} to ${ftype} gave ${status}`)
+}
+
+/** A folder for the files of a test, removed with all that is in it. */
+export class TemporaryFolder implements Disposable {
+  readonly path: string = mkdtempSync(join(tmpdir(), 'kvasir-'))
+
+  file(name: string): string {
+    return join(this.path, name)
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true })
+  }
+}
+
+export function argmax(values: ArrayLike<number>): number {
+  let best = 0
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
+  return best
+}
+
+/** Natural logarithm of the probability of `token`. */
+export function logProbability(logits: Float32Array, token: number): number {
+  const top = logits[argmax(logits)]!
+  let sum = 0
+  for (const logit of logits) sum += Math.exp(logit - top)
+  return logits[token]! - top - Math.log(sum)
+}
+
+export interface Agreement {
+  readonly positions: number
+  /** Share of positions where both think the same token likeliest. */
+  readonly top1: number
+  /** Mean and largest difference of the log-probability of the token that follows. */
+  readonly meanDelta: number
+  readonly maxDelta: number
+}
+
+/** Compares logits after each token but the last, which none follows. */
+export class AgreementMeter {
+  #positions = 0
+  #same = 0
+  #sum = 0
+  #max = 0
+
+  add(ours: Float32Array, reference: Float32Array, next: number): void {
+    const delta = Math.abs(logProbability(ours, next) - logProbability(reference, next))
+    this.#positions++
+    if (argmax(ours) === argmax(reference)) this.#same++
+    this.#sum += delta
+    this.#max = Math.max(this.#max, delta)
+  }
+
+  result(): Agreement {
+    const n = this.#positions
+    return { positions: n, top1: this.#same / n, meanDelta: this.#sum / n, maxDelta: this.#max }
+  }
+}
