@@ -27,10 +27,12 @@ export function Settings({ onClose }: { onClose: () => void }) {
           ))}
         </div>
       </section>
-      <section aria-labelledby="system">
-        <h2 id="system">System prompt</h2>
+      <section>
+        <h2>
+          <label for="system">System prompt</label>
+        </h2>
         <textarea
-          aria-labelledby="system"
+          id="system"
           rows={3}
           placeholder="None"
           value={systemPrompt.value}
@@ -48,11 +50,13 @@ export function Settings({ onClose }: { onClose: () => void }) {
 
 function KeySection() {
   return (
-    <section aria-labelledby="key">
-      <h2 id="key">API key</h2>
+    <section>
+      <h2>
+        <label for="key">API key</label>
+      </h2>
       <input
+        id="key"
         type="password"
-        aria-labelledby="key"
         autocomplete="off"
         placeholder="The key the server was started with"
         value={apiKey.value}
