@@ -2,7 +2,7 @@
 import { KvasirError } from '../core/errors.ts'
 import { type ArraySpan, type GgufHeader, readGgufHeader } from './gguf-header.ts'
 import { type GgufValue, NUMBER_KINDS } from './gguf-values.ts'
-import { ModelFile } from './model-file.ts'
+import { modelError, ModelFile } from './model-file.ts'
 import type { MetadataValue, TensorInfo, WeightSource } from './source.ts'
 
 export interface GgufSource extends WeightSource {
@@ -71,14 +71,14 @@ function count({ path, header }: Part, key: string): number {
   const entry = header.values.get(key)
   const value = entry === undefined ? 0 : 'kind' in entry ? entry.value : null
   if (typeof value === 'number' && Number.isInteger(value) && value >= 0) return value
-  throw new KvasirError('model_invalid', { path, reason: `'${key}' is not a count` })
+  throw modelError('model_invalid', path, { reason: `'${key}' is not a count` })
 }
 
 function otherParts(first: Part): Part[] {
   const nParts = count(first, 'split.count')
   if (nParts <= 1) return []
   const fail = (path: string, reason: string): never => {
-    throw new KvasirError('model_invalid', { path, reason })
+    throw modelError('model_invalid', path, { reason })
   }
   const [, prefix, number, total] =
     SPLIT_NAME.exec(first.path) ??
@@ -101,7 +101,7 @@ function openPart(path: string, what: string): Part {
     return { path, header: readGgufHeader(file) }
   } catch (error) {
     if (!(error instanceof KvasirError) || error.code !== 'model_not_found') throw error
-    throw new KvasirError('model_not_found', { path, reason: `${what} is missing (${error.fields.reason})` }, { cause: error })
+    throw modelError('model_not_found', path, { reason: `${what} is missing (${error.fields.reason})`, cause: error })
   }
 }
 
@@ -109,16 +109,12 @@ function joinTensors(parts: readonly Part[]): Map<string, TensorInfo> {
   const tensors = new Map<string, TensorInfo>()
   for (const [file, { path, header }] of parts.entries()) {
     for (const info of header.tensors) {
-      if (tensors.has(info.name))
-        throw new KvasirError('model_invalid', { path, reason: `'${info.name}' is in an earlier part too` })
+      if (tensors.has(info.name)) throw modelError('model_invalid', path, { reason: `'${info.name}' is in an earlier part too` })
       tensors.set(info.name, { ...info, file })
     }
   }
   const expected = count(parts[0]!, 'split.tensors.count')
   if (parts.length > 1 && tensors.size !== expected)
-    throw new KvasirError('model_invalid', {
-      path: parts[0]!.path,
-      reason: `its parts hold ${tensors.size} tensors, not ${expected}`,
-    })
+    throw modelError('model_invalid', parts[0]!.path, { reason: `its parts hold ${tensors.size} tensors, not ${expected}` })
   return tensors
 }

@@ -11,9 +11,23 @@ const REASONS: Record<string, string> = {
   ENAMETOOLONG: 'the name is too long',
 }
 
-function notFound(path: string, error: unknown): KvasirError {
-  const reason = REASONS[(error as NodeJS.ErrnoException).code ?? ''] ?? reasonOf(error)
-  return new KvasirError('model_not_found', { path, reason }, { cause: error })
+const MAX_REASON = 300
+
+/** Reasons quote names from the file, which may be anything: they become one line of bounded length. */
+export function modelError(
+  code: 'model_not_found' | 'model_invalid' | 'model_unsupported',
+  path: string,
+  { reason, cause }: { reason: string; cause?: unknown },
+): KvasirError {
+  const short = reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON)}…` : reason
+  return new KvasirError(code, { path, reason: short.replace(/\p{Cc}/gu, '\u{fffd}') }, { cause })
+}
+
+function notFound(path: string, cause: unknown): KvasirError {
+  return modelError('model_not_found', path, {
+    reason: REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? reasonOf(cause),
+    cause,
+  })
 }
 
 /** Errors: `model_not_found`. */
@@ -39,10 +53,10 @@ export class ModelFile implements Disposable {
   /** Errors: `model_not_found` for a path that is no file we may read, `model_invalid` for an empty one. */
   static open(path: string): ModelFile {
     const stats = statPath(path)
-    if (stats.isDirectory()) throw new KvasirError('model_not_found', { path, reason: 'it is a folder, not a file' })
+    if (stats.isDirectory()) throw modelError('model_not_found', path, { reason: 'it is a folder, not a file' })
     // Opening a pipe or a device would wait for ever, or never end.
-    if (!stats.isFile()) throw new KvasirError('model_not_found', { path, reason: 'it is not a regular file' })
-    if (stats.size === 0) throw new KvasirError('model_invalid', { path, reason: 'the file is empty' })
+    if (!stats.isFile()) throw modelError('model_not_found', path, { reason: 'it is not a regular file' })
+    if (stats.size === 0) throw modelError('model_invalid', path, { reason: 'the file is empty' })
     try {
       return new ModelFile(path, openSync(path, 'r'))
     } catch (error) {
@@ -72,11 +86,11 @@ export class ModelFile implements Disposable {
   }
 
   fail(reason: string): never {
-    throw new KvasirError('model_invalid', { path: this.path, reason })
+    throw modelError('model_invalid', this.path, { reason })
   }
 
   unsupported(reason: string): never {
-    throw new KvasirError('model_unsupported', { path: this.path, reason })
+    throw modelError('model_unsupported', this.path, { reason })
   }
 
   [Symbol.dispose](): void {

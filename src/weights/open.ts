@@ -1,9 +1,9 @@
 /** Opens a model by its path, whatever kind it is. */
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { KvasirError, reasonOf } from '../core/errors.ts'
+import { reasonOf } from '../core/errors.ts'
 import { openGguf } from './gguf.ts'
-import { statPath } from './model-file.ts'
+import { modelError, statPath } from './model-file.ts'
 import { hasSafetensors, openHuggingFace } from './safetensors.ts'
 import type { WeightSource } from './source.ts'
 
@@ -21,12 +21,12 @@ export function openWeights(path: string): WeightSource {
 
 function openFile(path: string): WeightSource {
   if (!path.endsWith('.safetensors')) return openGguf(path)
-  throw new KvasirError('model_unsupported', { path, reason: 'give the folder that holds it and config.json' })
+  throw modelError('model_unsupported', path, { reason: 'give the folder that holds it and config.json' })
 }
 
 function onlyOne(folder: string, models: readonly string[]): string {
   const fail = (reason: string): never => {
-    throw new KvasirError('model_not_found', { path: folder, reason })
+    throw modelError('model_not_found', folder, { reason })
   }
   if (models.length === 0) fail('the folder has neither a config.json nor a .gguf file')
   if (models.length > 1) fail(`the folder has several models; name one of ${models.toSorted().join(', ')}`)
@@ -39,6 +39,6 @@ function ggufModels(folder: string): string[] {
     const isLaterPart = (name: string) => /-\d{5,}-of-\d{5,}\.gguf$/.test(name) && !/-0+1-of-\d+\.gguf$/.test(name)
     return readdirSync(folder).filter((name) => name.endsWith('.gguf') && !isLaterPart(name))
   } catch (error) {
-    throw new KvasirError('model_not_found', { path: folder, reason: reasonOf(error) }, { cause: error })
+    throw modelError('model_not_found', folder, { reason: reasonOf(error), cause: error })
   }
 }

@@ -1,9 +1,9 @@
 /** Hugging Face folders: `config.json`, and the weights in `model.safetensors` or in the shards of its index. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { KvasirError, reasonOf } from '../core/errors.ts'
+import { reasonOf } from '../core/errors.ts'
 import { BF16, F16, F32, rowBytes } from '../ggml/types.ts'
-import { ModelFile } from './model-file.ts'
+import { modelError, ModelFile } from './model-file.ts'
 import type { MetadataValue, TensorInfo, WeightSource } from './source.ts'
 
 /** Many times what models need; a deeply nested text takes fifty times its bytes to parse. */
@@ -48,8 +48,8 @@ export function openHuggingFace(folder: string): WeightSource {
   }
 }
 
-function invalid(path: string, reason: string): KvasirError {
-  return new KvasirError('model_invalid', { path, reason })
+function invalid(path: string, reason: string): Error {
+  return modelError('model_invalid', path, { reason })
 }
 
 const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -59,7 +59,7 @@ function parseObject(path: string, text: string): Json {
   try {
     value = JSON.parse(text)
   } catch (error) {
-    throw new KvasirError('model_invalid', { path, reason: `its JSON is wrong: ${reasonOf(error)}` }, { cause: error })
+    throw modelError('model_invalid', path, { reason: `its JSON is wrong: ${reasonOf(error)}`, cause: error })
   }
   if (!isObject(value)) throw invalid(path, 'its JSON is not an object')
   return value
@@ -78,8 +78,7 @@ export function hasSafetensors(folder: string): boolean {
 
 /** The folder's weight files, each with the tensors that the index wants from it; null is all of them. */
 function weightFiles(folder: string): Map<string, string[] | null> {
-  if (!hasSafetensors(folder))
-    throw new KvasirError('model_not_found', { path: folder, reason: `it has neither ${SINGLE} nor ${INDEX}` })
+  if (!hasSafetensors(folder)) throw modelError('model_not_found', folder, { reason: `it has neither ${SINGLE} nor ${INDEX}` })
   if (existsSync(join(folder, SINGLE))) return new Map([[SINGLE, null]])
   const path = join(folder, INDEX)
   const map = readJson(path).weight_map
