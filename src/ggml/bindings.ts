@@ -17,6 +17,7 @@ export const C_TYPES = {
   f32: 'float',
   f64: 'double',
   str: 'const char *',
+  strs: 'const char **',
   ptr: 'void *',
   maybe: 'void *',
   buf: 'void *',
@@ -35,6 +36,7 @@ export interface CTypes {
   f32: number
   f64: number
   str: string
+  strs: readonly string[]
   ptr: Pointer | null
   maybe: Pointer | null
   buf: NodeJS.ArrayBufferView | Pointer | null
@@ -150,6 +152,8 @@ export const GGML = {
   gguf_set_val_f32: ['void', 'ptr', 'str', 'f32'],
   gguf_set_val_bool: ['void', 'ptr', 'str', 'bool'],
   gguf_set_val_str: ['void', 'ptr', 'str', 'str'],
+  gguf_set_arr_data: ['void', 'ptr', 'str', 'i32', 'buf', 'size'],
+  gguf_set_arr_str: ['void', 'ptr', 'str', 'strs', 'size'],
   gguf_set_kv: ['void', 'ptr', 'ptr'],
   gguf_remove_key: ['i64', 'ptr', 'str'],
   gguf_add_tensor: ['void', 'ptr', 'ptr'],

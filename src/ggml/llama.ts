@@ -142,6 +142,7 @@ type LlamaApi = Api<typeof LLAMA> & {
   llama_context_default_params(): LlamaParams
   llama_model_quantize_default_params(): LlamaParams
   llama_model_load_from_file(path: string, params: LlamaParams): Pointer | null
+  llama_model_init_from_user(metadata: Pointer, setTensor: null, userData: null, params: LlamaParams): Pointer | null
   llama_init_from_model(model: Pointer, params: LlamaParams): Pointer | null
   llama_decode: KoffiFunc<(context: Pointer, batch: LlamaBatch) => number>
   llama_model_quantize(from: string, to: string, params: LlamaParams): number
@@ -162,6 +163,7 @@ export function llama(): LlamaApi {
     llama_context_default_params: func('llama_context_default_params', contextParams, []),
     llama_model_quantize_default_params: func('llama_model_quantize_default_params', quantizeParams, []),
     llama_model_load_from_file: func('llama_model_load_from_file', 'void *', ['const char *', modelParams]),
+    llama_model_init_from_user: func('llama_model_init_from_user', 'void *', ['void *', 'void *', 'void *', modelParams]),
     llama_init_from_model: func('llama_init_from_model', 'void *', ['void *', contextParams]),
     llama_decode: func('llama_decode', 'int32_t', ['void *', batch]) as LlamaApi['llama_decode'],
     llama_model_quantize: func('llama_model_quantize', 'uint32_t', [
