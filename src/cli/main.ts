@@ -8,6 +8,7 @@ import { KvasirError, reasonOf } from '../core/errors.ts'
 import { setLogLevel } from '../core/log.ts'
 import { COMMANDS } from './commands.ts'
 import { commandHelp, mainHelp } from './help.ts'
+import { EXIT_INTERRUPTED } from './interrupt.ts'
 import { normalise, usage } from './options.ts'
 import { nearest } from './suggest.ts'
 
@@ -18,9 +19,14 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     await dispatch(argv)
   } catch (error) {
-    process.exitCode = error instanceof KvasirError && error.code === 'usage' ? 2 : 1
-    process.stderr.write(`${render(error, isVerbose)}\n`)
+    process.exitCode = exitStatus(error)
+    if (process.exitCode !== EXIT_INTERRUPTED) process.stderr.write(`${render(error, isVerbose)}\n`)
   }
+}
+
+function exitStatus(error: unknown): number {
+  if (!(error instanceof KvasirError)) return 1
+  return error.code === 'usage' ? 2 : error.code === 'aborted' ? EXIT_INTERRUPTED : 1
 }
 
 async function dispatch(argv: readonly string[]): Promise<void> {

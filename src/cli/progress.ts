@@ -9,10 +9,10 @@ export class Progress implements Disposable {
   #isDirty = false
 
   /** Of a model that loads; 0…1. */
-  loading = (fraction: number): void => {
-    if (fraction >= 1) this.clear()
-    else this.#show(`loading the model: ${Math.floor(fraction * 100)}%`)
-  }
+  loading = (fraction: number): void => this.#part('loading the model', fraction)
+
+  /** Of a file that is written; 0…1. */
+  writing = (fraction: number): void => this.#part('writing', fraction)
 
   /** Of a prompt that is read. */
   reading = (progress: PromptProgress): void => {
@@ -28,6 +28,11 @@ export class Progress implements Disposable {
 
   [Symbol.dispose](): void {
     this.clear()
+  }
+
+  #part(what: string, fraction: number): void {
+    if (fraction >= 1) this.clear()
+    else this.#show(`${what}: ${Math.floor(fraction * 100)}%`)
   }
 
   #show(text: string): void {
