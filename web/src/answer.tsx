@@ -86,13 +86,8 @@ function CostLine({ cost, phase }: { cost: Cost; phase: Phase }) {
   if (cost.method !== null) parts.push(cost.method)
   if (phase.kind === 'done' && phase.reason === 'stopped') parts.push('stopped')
   if (phase.kind === 'done' && phase.reason === 'length') parts.push('cut off: no more tokens allowed')
-  return (
-    <p class="figures">
-      {parts.map((part, index) => (
-        <span key={index}>{part}</span>
-      ))}
-    </p>
-  )
+  // The dots stay with what is before them when the line breaks.
+  return <p class="figures">{parts.join('\u00a0· ')}</p>
 }
 
 function Actions({ text, onAgain }: { text: string; onAgain: (() => void) | undefined }) {

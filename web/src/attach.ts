@@ -3,7 +3,7 @@ import { effect, signal } from '@preact/signals'
 import { countTokens } from './api.ts'
 import { apiKey, type Attachment, attachments, notice, server } from './state.ts'
 
-/** More than the server takes in one request. */
+/** Some three million tokens: more than a context holds. */
 const BYTES_MAX = 10 * 1024 * 1024
 
 let nextId = 1

@@ -67,9 +67,10 @@ export function Status() {
 }
 
 function Figure({ name, value }: { name: string; value: string | null }) {
+  if (value === null) return null
   return (
-    <span class={`figure ${name.replace(' ', '-')}`}>
-      <span class="label">{name}</span> <span class="value">{value ?? '–'}</span>
+    <span class="figure">
+      <span class="label">{name}</span> {value}
     </span>
   )
 }
