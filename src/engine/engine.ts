@@ -1,11 +1,21 @@
 /**
  * The engine: takes requests, runs them together step by step, and streams what comes out.
  */
+import { basename, resolve } from 'node:path'
+import { dense } from '../attention/dense.ts'
+import { KvasirError } from '../core/errors.ts'
 import type { GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
-import type { ChatTemplate } from '../text/chat-template.ts'
+import { F16, F32, typeId } from '../ggml/types.ts'
+import { type ChatTemplate, chatTemplateOf } from '../text/chat-template.ts'
+import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
+import { Runner } from './runner.ts'
+import { Scheduler } from './scheduler.ts'
+import { checkFits, Sequence } from './sequence.ts'
+import { defaultThreads } from './threads.ts'
 
 export interface EngineOptions {
   /** Context per sequence in tokens; 0 (default) is what the model was trained for. */
@@ -55,12 +65,23 @@ export interface FinishedRequest extends GenerateResult {
   readonly totalSeconds: number
 }
 
-export declare class Engine implements AsyncDisposable {
-  static load(path: string, options?: EngineOptions): Promise<Engine>
+interface Parts {
+  readonly path: string
+  readonly source: WeightSource
+  readonly tokenizer: Tokenizer
+  readonly template: ChatTemplate
+  readonly runner: Runner
+}
+
+/** Requests that may wait; more are refused at once. */
+const MOST_WAITING = 1024
+/** Bytes of logits per step when a prompt's log-probabilities are wanted. */
+const LOGITS_BYTES = 64 * 2 ** 20
+
+export class Engine implements AsyncDisposable {
   readonly path: string
   readonly name: string
   readonly source: WeightSource
-  readonly shape: ModelShape
   readonly tokenizer: Tokenizer
   readonly template: ChatTemplate
   readonly nCtx: number
@@ -68,8 +89,171 @@ export declare class Engine implements AsyncDisposable {
   readonly nThreads: number
   /** Called once per finished or aborted request. */
   onFinished: ((request: FinishedRequest) => void) | undefined
+  readonly #runner: Runner
+  readonly #scheduler: Scheduler
+  readonly #totals = { promptTokens: 0, generatedTokens: 0, promptSeconds: 0, generatedSeconds: 0 }
+  /** Sequences of the step that is being computed. */
+  #computing: readonly Sequence[] = []
+  #loop: Promise<void> | null = null
+  #closed = false
+
+  private constructor(parts: Parts, options: EngineOptions) {
+    this.path = parts.path
+    this.name = basename(parts.path).replace(/\.gguf$/, '')
+    this.source = parts.source
+    this.tokenizer = parts.tokenizer
+    this.template = parts.template
+    this.#runner = parts.runner
+    this.nCtx = options.nCtx || parts.runner.shape.nCtxTrain
+    this.nParallel = options.nParallel ?? 4
+    this.nThreads = parts.runner.nThreads
+    const nBatch = Math.min(options.nBatch ?? 2048, options.nUbatch ?? 512)
+    const nLogits = Math.max(1, Math.floor(LOGITS_BYTES / (4 * this.shape.nVocab)))
+    this.#scheduler = new Scheduler({ nParallel: this.nParallel, nBatch, nLogits })
+  }
+
+  static async load(path: string, options: EngineOptions = {}): Promise<Engine> {
+    for (const name of ['nCtx', 'nBatch', 'nUbatch', 'nParallel', 'nThreads'] as const) checkCount(name, options[name])
+    const cacheTypes = { k: cacheType('typeK', options.typeK), v: cacheType('typeV', options.typeV) }
+    const type = options.type === undefined ? undefined : typeId(options.type)
+    const opened: Disposable[] = []
+    try {
+      const source = openWeights(path)
+      opened.push(source)
+      const tokenizer = loadTokenizer(source)
+      opened.push(tokenizer)
+      const template = chatTemplateOf(source, tokenizer)
+      const nThreads = options.nThreads ?? defaultThreads()
+      const { repack = true, onProgress, signal } = options
+      const runner = await Runner.load(source, { attention: dense, nThreads, cacheTypes, type, repack, onProgress, signal })
+      return new Engine({ path: resolve(path), source, tokenizer, template, runner }, options)
+    } catch (error) {
+      for (const resource of opened.reverse()) resource[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  get shape(): ModelShape {
+    return this.#runner.shape
+  }
+
   /** Throws at once for a prompt that does not fit (`exceed_context_size_error`); otherwise queues. Leaving the loop aborts. */
-  submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent>
-  stats(): EngineStats
-  [Symbol.asyncDispose](): Promise<void>
+  submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
+    if (this.#closed) throw new KvasirError('closed')
+    const nCtx = Math.min(this.nCtx, request.nCtx ?? this.nCtx)
+    checkFits(request, nCtx)
+    const { waiting } = this.#scheduler
+    if (waiting.length >= MOST_WAITING) throw new KvasirError('overloaded', { waiting: waiting.length })
+    const sequence = new Sequence(request, {
+      tokenizer: this.tokenizer,
+      nVocab: this.shape.nVocab,
+      nCtx,
+      method: dense.name,
+      denseBytes: (nTokens) => nTokens * this.#runner.cacheBytesPerToken,
+      onAbort: () => this.#onAbort(),
+    })
+    waiting.push(sequence)
+    this.#wake()
+    return sequence.events
+  }
+
+  stats(): EngineStats {
+    const { running, waiting } = this.#scheduler
+    const { steps, stepSeconds } = this.#runner.stats
+    return {
+      ...this.#totals,
+      requestsRunning: running.length,
+      requestsWaiting: waiting.length,
+      steps,
+      stepSeconds,
+      computeSeconds: this.#runner.computeSeconds,
+      kvBytes: running.reduce((sum, { cache }) => sum + (cache?.bytesHeld ?? 0), 0),
+      kvBytesPerToken: this.#runner.cacheBytesPerToken,
+      weightBytes: this.#runner.weightBytes,
+      computeBytes: this.#runner.scratchBytes,
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    for (const sequence of [...this.#scheduler.running, ...this.#scheduler.waiting]) sequence.abort()
+    await this.#loop
+    this.#runner[Symbol.dispose]()
+    this.tokenizer[Symbol.dispose]()
+    this.source[Symbol.dispose]()
+  }
+
+  /** Starts the loop unless it runs. */
+  #wake(): void {
+    this.#loop ??= this.#run().finally(() => (this.#loop = null))
+  }
+
+  /** Steps until nobody is left. */
+  async #run(): Promise<void> {
+    await Promise.resolve() // so that requests submitted together start together
+    for (;;) {
+      this.#scheduler.admit((sequence) => {
+        sequence.cache = this.#runner.newSequence(Math.min(this.nCtx, sequence.request.nCtx ?? this.nCtx))
+        sequence.times.started = performance.now()
+      })
+      this.#finishEnded()
+      const step = this.#scheduler.next()
+      if (step.length === 0) {
+        if (this.#scheduler.waiting.length === 0) return
+        continue
+      }
+      await this.#step(step)
+      this.#finishEnded()
+    }
+  }
+
+  async #step(step: ReturnType<Scheduler['next']>): Promise<void> {
+    this.#computing = step.map(({ sequence }) => sequence)
+    try {
+      const logits = await this.#runner.run(step.map(({ part }) => part))
+      for (const [i, { sequence, part }] of step.entries()) sequence.advance(part, logits[i]!)
+    } catch (error) {
+      // An interrupted step changed nothing: sequences that were not aborted simply run again.
+      if (error instanceof KvasirError && error.code === 'aborted') return
+      for (const { sequence } of step) sequence.fail(error)
+    } finally {
+      this.#computing = []
+    }
+  }
+
+  /** Stops the computation at once if nobody is left who waits for it. */
+  #onAbort(): void {
+    if (this.#computing.length > 0 && this.#computing.every((sequence) => sequence.ended)) this.#runner.interrupt()
+    this.#wake()
+  }
+
+  #finishEnded(): void {
+    for (const sequence of this.#scheduler.takeEnded()) {
+      sequence.finish()
+      const result = sequence.result!
+      const { queued, started, firstToken, ended } = sequence.times
+      this.#totals.promptTokens += result.timings.prompt_n
+      this.#totals.generatedTokens += result.timings.predicted_n
+      this.#totals.promptSeconds += result.timings.prompt_ms / 1000
+      this.#totals.generatedSeconds += result.timings.predicted_ms / 1000
+      this.onFinished?.({
+        ...result,
+        queueSeconds: ((started || ended) - queued) / 1000,
+        firstTokenSeconds: ((firstToken || ended) - queued) / 1000,
+        totalSeconds: (ended - queued) / 1000,
+      })
+    }
+  }
+}
+
+function checkCount(name: string, value: number | undefined): void {
+  if (value === undefined || (Number.isInteger(value) && value >= (name === 'nCtx' ? 0 : 1) && value <= 2 ** 30)) return
+  throw new KvasirError('usage', { reason: `${name} is ${value}, and should be a whole number from 1 on` })
+}
+
+function cacheType(name: string, value = 'f16'): number {
+  const id = typeId(value)
+  if (id === F16 || id === F32) return id
+  throw new KvasirError('usage', { reason: `${name} is '${value}'; keys and values are cached as f16 or f32` })
 }

@@ -91,6 +91,10 @@ export class Runner implements Disposable {
     }
   }
 
+  get nThreads(): number {
+    return this.#backend.nThreads
+  }
+
   get computeSeconds(): number {
     return this.#backend.computeSeconds
   }
