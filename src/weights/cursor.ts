@@ -1,7 +1,7 @@
 /** Reads a file's header from front to back through a window, so that neither its size nor a lie in it costs memory. */
 import type { ModelFile } from './model-file.ts'
 
-const WINDOW_BYTES = 1 << 20
+const WINDOW_BYTES = 1 << 16
 
 export class Cursor {
   readonly file: ModelFile

@@ -6,12 +6,10 @@ const GGML_TYPE_COUNT = 43
 
 describe('the table of types', () => {
   it('says of every id what the library says', () => {
-    for (let id = 0; id < GGML_TYPE_COUNT; id++) {
-      const info = typeInfo(id)
-      expect(info?.blockSize ?? 0, `block size of ${id}`).toBe(ggml().ggml_blck_size(id))
-      expect(info?.blockBytes ?? 0, `bytes of ${id}`).toBe(ggml().ggml_type_size(id))
-      if (info) expect(info.name).toBe(ggml().ggml_type_name(id).toLowerCase())
-    }
+    const ids = Array.from({ length: GGML_TYPE_COUNT }, (_, id) => id)
+    const sizes = ids.map((id) => [ggml().ggml_blck_size(id), ggml().ggml_type_size(id)])
+    expect(ids.map((id) => [typeInfo(id)?.blockSize ?? 0, typeInfo(id)?.blockBytes ?? 0])).toEqual(sizes)
+    expect(TYPES.map(({ name }) => name)).toEqual(TYPES.map(({ id }) => ggml().ggml_type_name(id).toLowerCase()))
     expect(TYPES.at(-1)!.id).toBe(GGML_TYPE_COUNT - 1)
   })
 
