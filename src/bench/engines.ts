@@ -4,7 +4,7 @@ import { dense } from '../attention/dense.ts'
 import { KvasirError } from '../core/errors.ts'
 import { Runner } from '../engine/runner.ts'
 import { typeId } from '../ggml/types.ts'
-import { openGguf as openSource } from '../weights/gguf.ts'
+import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
 import type { Seats } from './contender.ts'
 import { KvasirContender } from './kvasir.ts'
@@ -30,7 +30,7 @@ export async function loadEngines(
 ): Promise<Engines> {
   const nThreads = options.nThreads ?? availableParallelism()
   const turns = new Turns()
-  const source = openSource(options.model)
+  const source = openWeights(options.model)
   let runner: Runner | undefined
   let llama: LlamaModel | null = null
   const dispose = () => {

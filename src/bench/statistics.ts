@@ -1,3 +1,5 @@
+import { randomBits } from '../weights/random-pool.ts'
+
 export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length
 }
@@ -15,13 +17,8 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** Token ids below `nVocab`, the same for the same seed (mulberry32). */
+/** Token ids below `nVocab`, the same for the same seed. */
 export function randomTokens(n: number, nVocab: number, seed: number): Int32Array {
-  let state = seed >>> 0
-  return Int32Array.from({ length: n }, () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) % nVocab
-  })
+  const bits = randomBits(seed)
+  return Int32Array.from({ length: n }, () => bits() % nVocab)
 }

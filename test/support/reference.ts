@@ -12,6 +12,9 @@ export interface ReferenceOptions {
   readonly cacheType?: number
 }
 
+/** Threads of ggml wait for each other by spinning: two test files with two threads each take ten times as long as with one. */
+export const TEST_THREADS = 1
+
 /** Tokens whose logits are computed at once. */
 const CHUNK = 512
 
@@ -27,7 +30,7 @@ export function eachReferenceLogits(
     nCtx: tokens.length,
     nBatch: CHUNK,
     nUbatch: CHUNK,
-    nThreads: options.nThreads ?? 2,
+    nThreads: options.nThreads ?? TEST_THREADS,
     flashAttention: options.flashAttention ?? 'on',
     typeK: cacheType,
     typeV: cacheType,
@@ -58,7 +61,7 @@ export function referenceGreedy(
   using model = new LlamaModel(path)
   using context = model.newContext({
     nCtx: longest + n,
-    nThreads: options.nThreads ?? 2,
+    nThreads: options.nThreads ?? TEST_THREADS,
     flashAttention: options.flashAttention ?? 'on',
   })
   return prompts.map((prompt) => {
@@ -89,7 +92,13 @@ export type Ftype = keyof typeof FTYPES
 /** Quantises the GGUF file `from` by libllama's own quantiser. `pure` gives every matrix the same type. */
 export function quantize(from: string, to: string, ftype: Ftype, pure = false): void {
   const api = llama()
-  const params = { ...api.llama_model_quantize_default_params(), ftype: FTYPES[ftype], nthread: 2, pure, allow_requantize: true }
+  const params = {
+    ...api.llama_model_quantize_default_params(),
+    ftype: FTYPES[ftype],
+    nthread: TEST_THREADS,
+    pure,
+    allow_requantize: true,
+  }
   const status = api.llama_model_quantize(from, to, params)
   if (status !== 0) throw new Error(`quantising ${basename(from)} to ${ftype} gave ${status}`)
 }
