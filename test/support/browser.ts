@@ -102,9 +102,9 @@ export function paleTexts(page: Page): Promise<string[]> {
     const channels = (css: string): number[] => (css.match(/[\d.]+/g) ?? []).map(Number)
     const linear = (value: number): number => (value <= 10 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4)
     const luminance = ([r, g, b]: number[]): number => 0.2126 * linear(r!) + 0.7152 * linear(g!) + 0.0722 * linear(b!)
-    const ground = (part: typeof body | null): number[] => {
+    const ground = (start: typeof body): number[] => {
       // Three channels and no fourth: opaque.
-      for (; part; part = part.parentElement) {
+      for (let part = start; part; part = part.parentElement!) {
         const found = channels(getComputedStyle(part).backgroundColor)
         if (found.length === 3) return found
       }

@@ -33,7 +33,7 @@ describe.skipIf(!chromium)('the web page', () => {
   afterEach(async () => {
     await opened.page.context().close()
     await fake[Symbol.asyncDispose]()
-    expect(opened.faults).toEqual([])
+    if (opened.faults.length > 0) throw new Error(`the page complained: ${opened.faults.join('; ')}`)
   })
 
   async function open(options: Partial<FakeOptions> = {}, context: Parameters<typeof openPage>[2] = {}): Promise<Page> {
@@ -44,7 +44,7 @@ describe.skipIf(!chromium)('the web page', () => {
 
   const input = (page: Page) => page.getByLabel('Your question')
   const answer = (page: Page) => page.locator('.answer').last()
-  const isDone = (page: Page) => page.locator('.answer[aria-busy=false]').last().waitFor()
+  const isDone = (page: Page) => page.locator('.answer[aria-busy=false]:last-of-type').waitFor()
 
   async function ask(page: Page, question: string): Promise<void> {
     await input(page).fill(question)
@@ -186,7 +186,17 @@ describe.skipIf(!chromium)('the web page', () => {
     await fake[Symbol.asyncDispose]()
     await ask(page, 'Are you there?')
     await page.getByRole('alert').getByText('The server cannot be reached.').waitFor()
+    await page.locator('.status').getByText('The server does not answer').waitFor()
     expect(await input(page).inputValue()).toBe('Are you there?')
+  })
+
+  it('takes a double click for one', async () => {
+    const page = await open({ answer: LONG, msPerToken: 2 })
+    await input(page).fill('Tell me.')
+    await page.getByRole('button', { name: 'Send' }).dblclick()
+    await isDone(page)
+    expect(await answer(page).innerText()).toContain('word399')
+    expect(fake.chats.length).toBe(1)
   })
 
   it('asks for the key that the server wants', async () => {

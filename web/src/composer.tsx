@@ -46,11 +46,16 @@ export function Composer() {
           </button>
           <span class="keys">Enter sends · Shift+Enter breaks the line · Esc stops</span>
           {running.value ? (
-            <button type="button" class="main" onClick={stop}>
+            <button type="button" class="main" onClick={(event) => isFirst(event) && stop()}>
               Stop
             </button>
           ) : (
-            <button type="submit" class="main" disabled={draft.value.trim() === ''}>
+            <button
+              type="submit"
+              class="main"
+              disabled={draft.value.trim() === ''}
+              onClick={(event) => isFirst(event) || event.preventDefault()}
+            >
               Send
             </button>
           )}
@@ -59,6 +64,11 @@ export function Composer() {
       {isAdding && <AddText onClose={() => setAdding(false)} />}
     </>
   )
+}
+
+/** Send and Stop stand in one place: the second click of a double click is not for the other. */
+function isFirst(click: MouseEvent): boolean {
+  return click.detail < 2
 }
 
 function sendOnEnter(event: TargetedKeyboardEvent<HTMLTextAreaElement>): void {

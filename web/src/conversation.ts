@@ -2,6 +2,7 @@
 import { batch, signal } from '@preact/signals'
 import { type ChatRequest, streamChat } from './api.ts'
 import { type Failure, failureOf } from './failure.ts'
+import { connect } from './server.ts'
 import { apiKey, attachments, draft, exchanges, messagesUpTo, NO_COST, notice, running, sampling } from './state.ts'
 import type { Exchange } from './state.ts'
 import { Writer } from './writer.ts'
@@ -60,7 +61,9 @@ async function answer(exchange: Exchange): Promise<void> {
     await untilNotBusy(exchange, controller.signal, () => stream(exchange, writer, controller.signal))
   } catch (error) {
     writer.flush()
-    settle(exchange, failureOf(error))
+    const failure = failureOf(error)
+    settle(exchange, failure)
+    if (failure.kind === 'gone' || failure.kind === 'locked') void connect()
   } finally {
     writer.flush()
     if (running.value === controller) running.value = null

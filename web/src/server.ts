@@ -2,23 +2,33 @@
 import { effect } from '@preact/signals'
 import { cacheBytes, countTokens, serverInfo } from './api.ts'
 import { ServerError } from './failure.ts'
-import { apiKey, draft, draftTokens, exchanges, liveBytes, running, server } from './state.ts'
+import { apiKey, draft, draftTokens, liveBytes, running, type Server, server } from './state.ts'
 
 const MS_BETWEEN_TRIES = 1000
 const MS_BETWEEN_READINGS = 500
 const MS_TYPING = 250
 
-/** Asks until there is an answer; called again when the key changes. */
+let nCalls = 0
+
+/** Asks until there is an answer; called again when the key changes or the server was lost. */
 export async function connect(): Promise<void> {
-  const key = apiKey.value
+  const call = ++nCalls
+  const found = await look()
+  if (call !== nCalls) return
+  server.value = found
+  if (found.kind === 'loading' || found.kind === 'unreachable')
+    setTimeout(() => {
+      if (call === nCalls) void connect()
+    }, MS_BETWEEN_TRIES)
+}
+
+async function look(): Promise<Server> {
   try {
-    server.value = { kind: 'ready', ...(await serverInfo(key)) }
-    return
+    return { kind: 'ready', ...(await serverInfo(apiKey.value)) }
   } catch (error) {
     const status = error instanceof ServerError ? error.status : 0
-    server.value = { kind: status === 401 ? 'locked' : status === 503 ? 'loading' : 'unreachable' }
+    return { kind: status === 401 ? 'locked' : status === 503 ? 'loading' : 'unreachable' }
   }
-  if (server.value.kind !== 'locked') setTimeout(() => key === apiKey.value && void connect(), MS_BETWEEN_TRIES)
 }
 
 /** Starts the watches; they last as long as the page. */
@@ -45,10 +55,6 @@ export function watch(): void {
       clearTimeout(timer)
       left.abort()
     }
-  })
-  effect(() => {
-    // An answer came, or a question failed: the server may have been away in between.
-    if (!running.value && exchanges.value.length > 0 && server.peek().kind === 'unreachable') void connect()
   })
 }
 
