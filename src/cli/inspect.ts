@@ -8,7 +8,8 @@ import { type MemoryEstimate, estimateMemory, hyperparametersOf } from '../engin
 import { bundledModel } from '../engine/model.ts'
 import { typeName } from '../ggml/types.ts'
 import type { Hyperparameters } from '../models/model.ts'
-import { templateSource } from '../text/chat-template.ts'
+import { chatTemplateOf } from '../text/chat-template.ts'
+import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { define } from './command.ts'
@@ -74,7 +75,7 @@ function examine(source: WeightSource, estimate: (hp: Hyperparameters) => Memory
     fileBytes: source.files.reduce((sum, file) => sum + statSync(file).size, 0),
     nParams,
     types: [...types.values()].toSorted((a, b) => b.bytes - a.bytes),
-    template: templateSource(source),
+    template: templateOf(source),
   }
   try {
     const hyperparameters = hyperparametersOf(source)
@@ -83,6 +84,12 @@ function examine(source: WeightSource, estimate: (hp: Hyperparameters) => Memory
     if (!(error instanceof KvasirError) || error.code !== 'model_unsupported') throw error
     return { ...head, hyperparameters: null, memory: null, unsupported: String(error.fields['reason']) }
   }
+}
+
+/** The file's own chat template; null where it has none or its tokenizer cannot be read. */
+function templateOf(source: WeightSource): string | null {
+  using tokenizer = loadTokenizer(source)
+  return chatTemplateOf(source, tokenizer).source
 }
 
 function toText({ source, hyperparameters: hp, memory, ...report }: Report, withTensors: boolean): string[] {

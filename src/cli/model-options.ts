@@ -5,7 +5,7 @@ import { parseCount } from '../core/sizes.ts'
 import type { LoadOptions } from '../engine/model.ts'
 import { type Option, type Options, type Values, toNumber } from './options.ts'
 
-const cacheType = z.enum(['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0']).default('f16')
+const cacheType = z.enum(['f16', 'f32']).default('f16')
 
 export const MODEL_OPTION = {
   model: {

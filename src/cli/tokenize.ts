@@ -1,8 +1,8 @@
 /** `kvasir tokenize`: how a text becomes tokens. Loads the vocabulary only. */
 import { z } from 'zod'
 import { bundledModel } from '../engine/model.ts'
-import { loadTokenizer } from '../text/tokenizer.ts'
-import { openSource } from '../weights/source.ts'
+import { loadTokenizer } from '../text/load.ts'
+import { openWeights } from '../weights/open.ts'
 import { define } from './command.ts'
 import { joinPrompt, readText } from './input.ts'
 import { MODEL_OPTION } from './model-options.ts'
@@ -28,7 +28,7 @@ export const tokenize = define({
     const text = joinPrompt(file === undefined ? undefined : await readText(file), values.prompt)
     if (text === undefined) throw usage('give a text with -p, or a file with -f')
 
-    using source = openSource(values.model ?? bundledModel())
+    using source = openWeights(values.model ?? bundledModel())
     using tokenizer = loadTokenizer(source)
     const tokens = [...tokenizer.encode(text, { addSpecial: values.bos, parseSpecial: values.parseSpecial })]
     const pieces = tokens.map((token) => tokenizer.text(token))

@@ -87,7 +87,7 @@ export function toRequest(texts: Texts, options: GenerateOptions): GenerateReque
   return {
     prompt: messages === undefined ? encodePrompt(texts, prompt!) : encodeMessages(texts, messages),
     maxTokens: whole('maxTokens', maxTokens ?? -1, -1, Number.MAX_SAFE_INTEGER),
-    stop: typeof stop === 'string' ? [stop] : (stop ?? []),
+    stop: stopStrings(stop),
     sampling: toSampling(sampling),
     topLogprobs: logprobs === undefined ? -1 : whole('logprobs', logprobs, 0, 20),
     promptLogprobs: false,
@@ -95,6 +95,12 @@ export function toRequest(texts: Texts, options: GenerateOptions): GenerateReque
     nCtx: nCtx === undefined ? undefined : whole('nCtx', nCtx, 1, Number.MAX_SAFE_INTEGER),
     signal,
   }
+}
+
+function stopStrings(stop: string | readonly string[] = []): readonly string[] {
+  const strings = typeof stop === 'string' ? [stop] : stop
+  if (strings.includes('')) throw invalid("'stop' holds an empty string, which every text begins with")
+  return strings
 }
 
 function toSampling(options: SamplingOptions): SamplingParams {
