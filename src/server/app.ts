@@ -1,4 +1,5 @@
 /** The HTTP server without its socket: every route, and the one place where errors become replies. */
+import { setMaxListeners } from 'node:events'
 import { Hono } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { KvasirError } from '../core/errors.ts'
@@ -57,6 +58,8 @@ const ROUTES: readonly Route[] = [
 export function createApp(options: AppOptions): Hono<AppEnv> {
   const { apiKeys = [], corsOrigins = [], loopback = false, pingMs = 5000, maxBodyBytes = 32 * 1024 ** 2 } = options
   const closing = options.closing ?? new AbortController().signal
+  // Every running request listens to it.
+  setMaxListeners(0, closing)
   const counters = createMetrics()
   let engine: ServedEngine | null = null
   const use = (loaded: ServedEngine): void => {

@@ -13,7 +13,9 @@ async function readText(c: AppContext): Promise<string> {
   const chunks: Uint8Array[] = []
   let size = 0
   while (reader) {
-    const { done, value } = await reader.read()
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw new KvasirError('aborted', {}, { cause: error })
+    })
     if (done) break
     size += value.byteLength
     if (size > limit) throw tooLarge

@@ -8,9 +8,9 @@ export type OnEvent = (index: number, event: GenerateEvent) => void | Promise<vo
 
 export interface Run {
   /** Calls `onEvent` with the events of all requests as they come, those of one request in order; then all results. */
-  each(onEvent: OnEvent): Promise<GenerateResult[]>
+  readonly each: (onEvent: OnEvent) => Promise<GenerateResult[]>
   /** Gives everything back at once. */
-  stop(): void
+  readonly stop: () => void
 }
 
 /** Submits all requests, or none: throws what the engine throws, before anything has been answered. */

@@ -43,8 +43,10 @@ function listen(server: Server, host: string, port: number): Promise<AddressInfo
 async function stopListening(server: Server): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   const deadline = setTimeout(() => server.closeAllConnections(), GRACE_MS)
-  server.closeIdleConnections()
+  // Clients keep connections open after their last reply; Node closes only those that are idle now.
+  const idle = setInterval(() => server.closeIdleConnections(), 20)
   await closed
+  clearInterval(idle)
   clearTimeout(deadline)
 }
 
@@ -60,7 +62,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   begin()
 
   async function stop(): Promise<void> {
-    signal?.removeEventListener('abort', close)
+    signal?.removeEventListener('abort', onAbort)
     closing.abort()
     await stopListening(server)
     const loaded = await engine.catch(() => null)
@@ -73,6 +75,9 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     stopping ??= stop().finally(markClosed)
     return stopping
   }
+  function onAbort(): void {
+    void close()
+  }
 
   const ready = engine.then(
     () => {},
@@ -82,8 +87,8 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     },
   )
   ready.catch(() => {})
-  if (signal?.aborted) void close()
-  signal?.addEventListener('abort', close, { once: true })
+  if (signal?.aborted) onAbort()
+  signal?.addEventListener('abort', onAbort, { once: true })
   const name = host.includes(':') ? `[${host}]` : host
   return { url: `http://${name}:${address.port}`, port: address.port, ready, closed, close, [Symbol.asyncDispose]: close }
 }

@@ -44,7 +44,7 @@ export function eventStream(c: AppContext, { run, onLeave }: EventStreamOptions)
     } catch (thrown) {
       if (!isOpen) return
       const error = asKvasirError(thrown)
-      if (error.status >= 500) log.error(`while streaming: ${error.message}`)
+      if (error.status === 500) log.error(`while streaming: ${error.message}`)
       await write(JSON.stringify(errorBody(error)))
     } finally {
       clearTimeout(ping)

@@ -17,7 +17,11 @@ test.each([
   const app = createApp({ engine, apiKeys: ['first', 'second'] })
   const response = await app.request('/v1/models', { headers: headers as Record<string, string> })
   expect(response.status).toBe(status)
-  if (status === 401) expect((await jsonOf(response)).error).toMatchObject({ type: 'authentication_error', code: 'unauthorized' })
+})
+
+test('a missing key is OpenAI’s error', async () => {
+  const response = await createApp({ engine, apiKeys: ['key'] }).request('/v1/models')
+  expect((await jsonOf(response)).error).toMatchObject({ type: 'authentication_error', code: 'unauthorized' })
 })
 
 test('/health needs no key; /metrics and /props do', async () => {

@@ -17,8 +17,9 @@ test('/health is ok once there is a model', async () => {
 })
 
 test('before that, every endpoint is 503 and asks to come again', async () => {
-  let arrive = (_: ServedEngine): void => {}
-  const loading = createApp({ engine: new Promise<ServedEngine>((resolve) => (arrive = resolve)) })
+  const arrival = new EventTarget()
+  const engine = new Promise<ServedEngine>((resolve) => arrival.addEventListener('here', () => resolve(new FakeEngine())))
+  const loading = createApp({ engine })
   const requests = [
     ['GET', '/health'],
     ['GET', '/v1/models'],
@@ -28,11 +29,11 @@ test('before that, every endpoint is 503 and asks to come again', async () => {
   ]
   for (const [method, path] of requests) {
     const response = await loading.request(path!, { method: method! })
-    expect(response.status, path).toBe(503)
+    expect(response.status).toBe(503)
     expect(response.headers.get('retry-after')).toBe('1')
     expect((await jsonOf(response)).error).toMatchObject({ type: 'unavailable_error', code: 'loading' })
   }
-  arrive(new FakeEngine())
+  arrival.dispatchEvent(new Event('here'))
   await Promise.resolve()
   expect((await loading.request('/health')).status).toBe(200)
 })

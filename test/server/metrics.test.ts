@@ -43,7 +43,7 @@ test('requests that run and wait are seen while they do, and their caches', asyn
   const app = createApp({ engine: new FakeEngine({ nParallel: 2, stepMs: 5 }) })
   const left = new AbortController()
   const init = { method: 'POST', body: '{"prompt":"hello"}', signal: left.signal }
-  const requests = [1, 2, 3].map(() => app.request(new Request('http://localhost/v1/completions', init)))
+  const requests = [1, 2, 3].map(async () => app.request(new Request('http://localhost/v1/completions', init)))
   await expect
     .poll(() => valuesOf(app))
     .toMatchObject({
