@@ -1,0 +1,29 @@
+import { rmSync } from 'node:fs'
+import { afterAll, describe, expect, it } from 'vitest'
+import { synthesize, type SynthType } from '../../src/weights/synth.ts'
+import { BUNDLED_GGUF, heldoutTokens } from '../support/bundled.ts'
+import { TemporaryFolder } from '../support/reference.ts'
+import { agreement } from '../support/runner.ts'
+
+const folder = new TemporaryFolder()
+afterAll(() => folder[Symbol.dispose]())
+
+/** One layer is the shape's arithmetic; scripts/agreement.ts has more of them. Wide shapes read fewer tokens, to save time. */
+const SHAPES = [
+  { like: 'smollm2-135m', is: 'GQA 3:1, d 64, tied', layers: 4, nTokens: 2049 },
+  { like: 'qwen2.5-0.5b', is: 'GQA 7:1, d 64, tied, biases', layers: 2, nTokens: 1025 },
+  { like: 'tinyllama-1.1b', is: 'GQA 8:1, d 64, separate output', layers: 1, nTokens: 641 },
+  { like: 'llama-3.2-1b', is: 'GQA 4:1, d 64, tied, frequency factors', layers: 1, nTokens: 641 },
+  { like: 'llama-7b', is: 'MHA, d 128, separate output', layers: 1, nTokens: 129 },
+]
+
+describe.each(SHAPES)('random weights like $like ($is) agree with libllama', ({ like, layers, nTokens }) => {
+  it.each<SynthType>(['f16', 'q8_0', 'q4_0', 'q4_k'])('as %s', async (type) => {
+    const out = folder.file(`${like}-${type}.gguf`)
+    await synthesize({ like, type, out, layers, vocab: 4096, tokenizerFrom: BUNDLED_GGUF })
+    const result = await agreement(out, heldoutTokens(nTokens))
+    rmSync(out)
+    expect(result.top1).toBeGreaterThanOrEqual(0.995)
+    expect(result.meanDelta).toBeLessThanOrEqual(0.01)
+  })
+})
