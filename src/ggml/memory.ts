@@ -17,6 +17,7 @@ const MAP_FIXED = 0x10
 const DARWIN = process.platform === 'darwin'
 const MAP_ANONYMOUS = DARWIN ? 0x1000 : 0x20
 const MAP_NORESERVE = DARWIN ? 0x40 : 0x4000
+const MADV_DONTNEED = 4
 const MADV_NOHUGEPAGE = 15
 
 interface Memory {
@@ -45,7 +46,11 @@ function posix(): Memory {
       if (at !== null && !DARWIN) madvise(at, bytes, MADV_NOHUGEPAGE)
       return at
     },
-    discard: (at, bytes) => void mmap(at, bytes, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED, -1, 0),
+    discard(at, bytes) {
+      // On macOS MADV_DONTNEED is only a hint; a new mapping in the same place always gives the pages back.
+      if (DARWIN) mmap(at, bytes, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED, -1, 0)
+      else madvise(at, bytes, MADV_DONTNEED)
+    },
     release: (at, bytes) => void munmap(at, bytes),
     mapFile: (descriptor, bytes) => checked(mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0)),
   }

@@ -47,6 +47,11 @@ export class SequenceCache implements Disposable {
     this.layers = layout.layers.map(({ k, v }) => ({ k: place(k), v: place(v), rows: new RowMap() }))
   }
 
+  /** First byte of the reserved address space. */
+  get address(): Pointer {
+    return this.#memory.at
+  }
+
   /** Tokens seen so far; the position of the next one. */
   get nTokens(): number {
     return this.layers[0]!.rows.nSeen
