@@ -96,7 +96,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
   })
   app.onError((thrown, c) => {
     const error = asKvasirError(thrown)
-    if (error.code === 'internal') log.error(thrown.stack ?? thrown.message)
+    if (error.status === 500) log.error(thrown.stack ?? thrown.message)
     if (error.code === 'exceed_context_size_error') counters.overflow()
     if (error.code === 'method_not_allowed') c.header('allow', String(error.fields['allowed']))
     if (error.status === 503) c.header('retry-after', '1')

@@ -6,7 +6,7 @@ import { invalid } from './error-body.ts'
 import type { Format, Part } from './format.ts'
 import { answer, contextOf, toRequests } from './generate.ts'
 import { completionLogprobs } from './logprobs.ts'
-import { tokensOfPrompt } from './prompt.ts'
+import { tokensOfPrompts } from './prompt.ts'
 import { refuseUnsupported } from './refused.ts'
 import { completionSchema, type Prompt } from './schema.ts'
 
@@ -41,6 +41,9 @@ function completionFormat(engine: ServedEngine, choices: readonly CompletionChoi
   }
 }
 
+/** Log-probabilities of prompts in one reply, which is built in memory. */
+const MAX_ECHOED = 4_000_000
+
 /** One prompt or several; an array of numbers is one prompt. */
 function listPrompts(given: Prompt | Prompt[]): Prompt[] {
   return typeof given === 'string' || typeof given[0] === 'number' ? [given as Prompt] : (given as Prompt[])
@@ -51,9 +54,11 @@ export async function completions(c: AppContext): Promise<Response> {
   const body = await readBody(c, completionSchema, refuseUnsupported)
   if (body.best_of !== undefined && body.best_of > body.n) throw invalid('best_of', 'more than n is not supported')
   const given = listPrompts(body.prompt)
-  const prompts: Int32Array[] = []
-  for (const prompt of given) prompts.push(await tokensOfPrompt(engine, prompt, contextOf(c, body)))
+  const prompts = await tokensOfPrompts(engine, given, contextOf(c, body))
   const topLogprobs = body.logprobs ?? -1
+  const nEchoed = body.echo ? prompts.reduce((sum, prompt) => sum + prompt.length, 0) * body.n : 0
+  if (nEchoed * (topLogprobs + 1) > MAX_ECHOED)
+    throw invalid('logprobs', `more than ${MAX_ECHOED} for the prompts of one request; send fewer prompts at once`)
   const requests = toRequests(c, { body, prompts, topLogprobs, promptLogprobs: body.echo && topLogprobs >= 0 })
   const echoes = given.map((prompt) => (typeof prompt === 'string' ? prompt : engine.tokenizer.decode(prompt)))
   const choices = requests.map((request, index) => ({ request, echo: body.echo ? echoes[Math.floor(index / body.n)]! : null }))

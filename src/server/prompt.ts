@@ -12,6 +12,10 @@ const PIECE = 32 * 1024
 /** Tokens by which a cut in the text may change the count. */
 const CUT_TOKENS = 4
 
+function tooLong(n_prompt_tokens: number, nCtx: number): KvasirError {
+  return new KvasirError('exceed_context_size_error', { n_prompt_tokens, n_ctx: nCtx })
+}
+
 /** Throws `exceed_context_size_error` for a long text that cannot fit; the count in it may be off by a little per cut. */
 async function refuseLongText(engine: ServedEngine, text: string, nCtx: number): Promise<void> {
   if (text.length <= LONG_TEXT) return
@@ -24,8 +28,7 @@ async function refuseLongText(engine: ServedEngine, text: string, nCtx: number):
     from = to
     await yieldToOthers()
   }
-  if (count - CUT_TOKENS * cuts > nCtx)
-    throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: count, n_ctx: nCtx })
+  if (count - CUT_TOKENS * cuts > nCtx) throw tooLong(count, nCtx)
 }
 
 export async function tokensOfChat(engine: ServedEngine, messages: readonly ChatMessage[], nCtx: number): Promise<Int32Array> {
@@ -33,7 +36,13 @@ export async function tokensOfChat(engine: ServedEngine, messages: readonly Chat
   return encodeMessages(engine, messages)
 }
 
-export async function tokensOfPrompt(engine: ServedEngine, prompt: Prompt, nCtx: number): Promise<Int32Array> {
-  if (typeof prompt === 'string') await refuseLongText(engine, prompt, nCtx)
-  return encodePrompt(engine, prompt)
+export async function tokensOfPrompts(engine: ServedEngine, prompts: readonly Prompt[], nCtx: number): Promise<Int32Array[]> {
+  const tokens: Int32Array[] = []
+  for (const prompt of prompts) {
+    if (typeof prompt === 'string') await refuseLongText(engine, prompt, nCtx)
+    else if (prompt.length > nCtx) throw tooLong(prompt.length, nCtx)
+    tokens.push(encodePrompt(engine, prompt))
+    if (prompts.length > 1) await yieldToOthers()
+  }
+  return tokens
 }

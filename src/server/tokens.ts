@@ -5,12 +5,17 @@ import type { AppContext } from './context.ts'
 import { invalid } from './error-body.ts'
 import { detokenizeSchema, templateSchema, tokenizeSchema } from './schema.ts'
 
+/** Tokens with their pieces in one reply, which is built in memory. */
+const MAX_PIECES = 1_000_000
+
 export async function tokenize(c: AppContext): Promise<Response> {
   const { tokenizer } = c.var.engine
   const body = await readBody(c, tokenizeSchema)
-  const ids = [...tokenizer.encode(body.content, { addSpecial: body.add_special, parseSpecial: body.parse_special })]
-  if (!body.with_pieces) return c.json({ tokens: ids })
-  const tokens = ids.map((id) => {
+  const ids = tokenizer.encode(body.content, { addSpecial: body.add_special, parseSpecial: body.parse_special })
+  if (!body.with_pieces) return c.body(`{"tokens":[${ids.join()}]}`, 200, { 'content-type': 'application/json' })
+  if (ids.length > MAX_PIECES)
+    throw invalid('with_pieces', `has ${ids.length} tokens, more than ${MAX_PIECES}; send less at once`)
+  const tokens = Array.from(ids, (id) => {
     const bytes = Buffer.from(tokenizer.piece(id, true))
     return { id, piece: isUtf8(bytes) ? bytes.toString('utf8') : [...bytes] }
   })

@@ -149,6 +149,24 @@ test('a prompt that does not fit is the error that llama.cpp’s clients know', 
   }
 })
 
+test('too many token ids are the same error', async () => {
+  const response = await post(app, '/v1/completions', `{"prompt":[${'1,'.repeat(2_000_000)}1]}`)
+  expect((await jsonOf(response)).error).toMatchObject({
+    type: 'exceed_context_size_error',
+    n_prompt_tokens: 2_000_001,
+    n_ctx: 4096,
+  })
+})
+
+test.each([
+  ['/tokenize', { content: 'x'.repeat(1_000_001), with_pieces: true }, 'with_pieces'],
+  ['/v1/completions', { prompt: Array(60).fill('x'.repeat(4000)), echo: true, logprobs: 20 }, 'logprobs'],
+])('%s refuses to build a reply that would fill the memory', async (path, body, param) => {
+  const response = await post(app, path, body)
+  expect(response.status).toBe(400)
+  expect((await jsonOf(response)).error).toMatchObject({ code: 'invalid_request', param })
+})
+
 test('num_ctx lowers the context of one request', async () => {
   const response = await post(app, '/v1/completions', { prompt: 'x'.repeat(100), num_ctx: 50 })
   expect((await jsonOf(response)).error).toMatchObject({ type: 'exceed_context_size_error', n_prompt_tokens: 100, n_ctx: 50 })

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { setLogSink } from '../../src/core/log.ts'
+import { setLogLevel, setLogSink } from '../../src/core/log.ts'
 import { createApp } from '../../src/server/app.ts'
 import { FakeEngine, type FakeEngineOptions } from '../support/fake-engine.ts'
 import { dataOf, jsonOf, post } from '../support/http.ts'
@@ -223,7 +223,9 @@ test('a failure while streaming is the last event', async () => {
 
 test('a failure of one choice stops the others', async () => {
   const { app, engine } = serve({ failAt: 2, stepMs: 1 })
+  setLogLevel('silent')
   const response = await post(app, '/v1/chat/completions', { ...hello, n: 4 })
+  setLogLevel('warn')
   expect(response.status).toBe(500)
   expect(engine.requests.every((request) => request.signal!.aborted)).toBe(true)
 })

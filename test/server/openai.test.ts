@@ -1,6 +1,7 @@
 /** The official client over a socket, as users run it. */
 import OpenAI from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { setLogLevel } from '../../src/core/log.ts'
 import { startServer, type RunningServer } from '../../src/server/serve.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
 
@@ -9,6 +10,7 @@ let server: RunningServer
 let client: OpenAI
 
 beforeAll(async () => {
+  setLogLevel('silent')
   server = await startServer({ port: 0, apiKeys: ['secret'], load: async () => engine })
   await server.ready
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'secret', maxRetries: 0 })
