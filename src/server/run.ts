@@ -3,7 +3,6 @@ import { KvasirError } from '../core/errors.ts'
 import type { GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
 import type { AppContext } from './context.ts'
 
-type TokenEvent = Extract<GenerateEvent, { kind: 'token' }>
 export type OnEvent = (index: number, event: GenerateEvent) => void | Promise<void>
 
 export interface Run {
@@ -40,11 +39,6 @@ export function startRun(c: AppContext, requests: readonly GenerateRequest[]): R
     throw error
   }
 
-  /** The token that ends an answer is not part of it, so its probability is not told either. */
-  function withoutEnd(event: TokenEvent, request: GenerateRequest): TokenEvent {
-    return engine.tokenizer.isEog(event.token) && !request.ignoreEos ? { ...event, logprob: null } : event
-  }
-
   async function drive(index: number, onEvent: OnEvent): Promise<GenerateResult> {
     let last = 0
     for await (const event of answers[index]!) {
@@ -54,7 +48,7 @@ export function startRun(c: AppContext, requests: readonly GenerateRequest[]): R
         if (last > 0) metrics.tokenInterval((now - last) / 1000)
         last = now
       }
-      await onEvent(index, event.kind === 'token' ? withoutEnd(event, requests[index]!) : event)
+      await onEvent(index, event)
       if (event.kind === 'done') return event.result
     }
     throw early()

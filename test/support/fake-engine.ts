@@ -141,7 +141,6 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
         this.#generated++
         if (token === EOS && !request.ignoreEos) {
           reason = 'stop'
-          yield { kind: 'token', token, text: '', logprob: logprobOf(token, request) }
           return yield finish(pending, 'stop')
         }
         pending += decoder.decode(this.tokenizer.piece(token), { stream: true })
