@@ -2,51 +2,57 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { type FlashAttention, LlamaModel } from '../../src/bench/llama-cpp.ts'
+import { type FlashAttention, type LlamaContext, LlamaModel } from '../../src/bench/llama-cpp.ts'
 import { llama } from '../../src/ggml/llama.ts'
+import { F16 } from '../../src/ggml/types.ts'
 
 export interface ReferenceOptions {
   readonly flashAttention?: FlashAttention
   readonly nThreads?: number
-  /** ggml type of cached keys and values; f16 (1) if left out. */
+  /** ggml type of cached keys and values; f16 if left out. */
   readonly cacheType?: number
 }
 
 /** Threads of ggml wait for each other by spinning: two test files with two threads each take ten times as long as with one. */
 export const TEST_THREADS = 1
 
-/** Tokens whose logits are computed at once. */
-const CHUNK = 512
+/** Tokens per step: libllama's default. */
+export const CHUNK = 512
 
-/** Calls `visit` with libllama's logits after each token in turn; they are valid during the call. */
-export function eachReferenceLogits(
-  path: string,
-  tokens: ArrayLike<number>,
-  options: ReferenceOptions & { readonly visit: (position: number, logits: Float32Array) => void },
-): void {
-  const cacheType = options.cacheType ?? 1
-  using model = new LlamaModel(path)
-  using context = model.newContext({
-    nCtx: tokens.length,
-    nBatch: CHUNK,
-    nUbatch: CHUNK,
-    nThreads: options.nThreads ?? TEST_THREADS,
-    flashAttention: options.flashAttention ?? 'on',
-    typeK: cacheType,
-    typeV: cacheType,
-  })
-  const all = Int32Array.from(tokens)
-  for (let from = 0; from < all.length; from += CHUNK) {
-    const part = all.subarray(from, from + CHUNK)
-    context.decode([{ seq: 0, pos: from, tokens: part, logits: 'all' }])
-    for (let i = 0; i < part.length; i++) options.visit(from + i, context.logits(i))
+/** libllama with a model loaded, reading one text. */
+export class Reference implements Disposable {
+  readonly #model: LlamaModel
+  readonly #context: LlamaContext
+  #nTokens = 0
+
+  constructor(path: string, nCtx: number, { cacheType = F16, flashAttention = 'on', nThreads = TEST_THREADS }: ReferenceOptions) {
+    this.#model = new LlamaModel(path)
+    const types = { typeK: cacheType, typeV: cacheType }
+    this.#context = this.#model.newContext({ nCtx, nBatch: CHUNK, nUbatch: CHUNK, nThreads, flashAttention, ...types })
+  }
+
+  /** Reads on; gives the logits after the i-th of these tokens, valid until the next call. At most {@link CHUNK} tokens. */
+  read(tokens: Int32Array): (i: number) => Float32Array {
+    this.#context.decode([{ seq: 0, pos: this.#nTokens, tokens, logits: 'all' }])
+    this.#nTokens += tokens.length
+    return (i) => this.#context.logits(i)
+  }
+
+  [Symbol.dispose](): void {
+    this.#context[Symbol.dispose]()
+    this.#model[Symbol.dispose]()
   }
 }
 
-/** The same, kept: one array of `nVocab` floats per token. */
-export function referenceLogits(path: string, tokens: ArrayLike<number>, options: ReferenceOptions = {}): Float32Array[] {
+/** Logits after every token, one array of `nVocab` floats each. */
+export function referenceLogits(path: string, tokens: Int32Array, options: ReferenceOptions = {}): Float32Array[] {
+  using reference = new Reference(path, tokens.length, options)
   const rows: Float32Array[] = []
-  eachReferenceLogits(path, tokens, { ...options, visit: (_, logits) => rows.push(logits.slice()) })
+  for (let from = 0; from < tokens.length; from += CHUNK) {
+    const part = tokens.subarray(from, from + CHUNK)
+    const logits = reference.read(part)
+    for (let i = 0; i < part.length; i++) rows.push(logits(i).slice())
+  }
   return rows
 }
 

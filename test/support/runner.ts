@@ -1,12 +1,13 @@
 /** Our numbers, in the form that {@link file://./reference.ts} gives libllama's. */
 import { dense } from '../../src/attention/dense.ts'
 import { Runner } from '../../src/engine/runner.ts'
+import { F16 } from '../../src/ggml/types.ts'
 import { openWeights } from '../../src/weights/open.ts'
-import { type Agreement, AgreementMeter, argmax, type ReferenceOptions, referenceLogits, TEST_THREADS } from './reference.ts'
+import { type Agreement, AgreementMeter, argmax, CHUNK, Reference, type ReferenceOptions, TEST_THREADS } from './reference.ts'
 
 export interface RunnerSettings {
   readonly nThreads?: number
-  /** ggml type of cached keys and values; f16 (1) if left out. */
+  /** ggml type of cached keys and values; f16 if left out. */
   readonly cacheType?: number
   /** Tokens per step; libllama's default if left out. */
   readonly nUbatch?: number
@@ -17,7 +18,7 @@ export interface RunnerSettings {
 
 export async function withRunner<T>(path: string, settings: RunnerSettings, use: (runner: Runner) => Promise<T>): Promise<T> {
   using source = openWeights(path)
-  const cacheType = settings.cacheType ?? 1
+  const cacheType = settings.cacheType ?? F16
   using runner = await Runner.load(source, {
     attention: dense,
     nThreads: settings.nThreads ?? TEST_THREADS,
@@ -30,16 +31,29 @@ export async function withRunner<T>(path: string, settings: RunnerSettings, use:
 
 /** Logits after every token, one array of `nVocab` floats each. */
 export async function runnerLogits(path: string, tokens: Int32Array, settings: RunnerSettings = {}): Promise<Float32Array[]> {
-  return await withRunner(path, settings, async (runner) => {
+  const rows: Float32Array[] = []
+  await eachLogits(path, tokens, { ...settings, visit: (_, logits) => rows.push(logits.slice()) })
+  return rows
+}
+
+interface Visit {
+  /** Called before a step with its tokens. */
+  readonly step?: (tokens: Int32Array) => void
+  /** Called with the logits after each token in turn. */
+  readonly visit: (i: number, logits: Float32Array) => void
+}
+
+async function eachLogits(path: string, tokens: Int32Array, { step, visit, ...settings }: RunnerSettings & Visit): Promise<void> {
+  await withRunner(path, settings, async (runner) => {
     using cache = runner.newSequence(tokens.length)
     const { nVocab } = runner.shape
-    const rows: Float32Array[] = []
-    const nUbatch = settings.nUbatch ?? 512
+    const nUbatch = settings.nUbatch ?? CHUNK
     for (let from = 0; from < tokens.length; from += nUbatch) {
-      const [logits] = await runner.run([{ cache, tokens: tokens.subarray(from, from + nUbatch), logits: 'all' }])
-      for (let at = 0; at < logits!.length; at += nVocab) rows.push(logits!.slice(at, at + nVocab))
+      const part = tokens.subarray(from, from + nUbatch)
+      step?.(part)
+      const [logits] = await runner.run([{ cache, tokens: part, logits: 'all' }])
+      for (let i = 0; i < part.length; i++) visit(from + i, logits!.subarray(i * nVocab, (i + 1) * nVocab))
     }
-    return rows
   })
 }
 
@@ -60,14 +74,24 @@ export async function runnerGreedy(path: string, prompts: readonly Int32Array[],
   })
 }
 
-/** How well we agree with libllama on `tokens`, reading the same file the same way. */
+/** How well we agree with libllama, both reading `tokens` from the same file in the same steps. */
 export async function agreement(
   path: string,
   tokens: Int32Array,
   options: RunnerSettings & ReferenceOptions = {},
 ): Promise<Agreement> {
-  const reference = referenceLogits(path, tokens, options)
-  return compare(tokens, await runnerLogits(path, tokens, options), reference)
+  using reference = new Reference(path, tokens.length, options)
+  const meter = new AgreementMeter()
+  const nUbatch = options.nUbatch ?? CHUNK
+  let expected: (i: number) => Float32Array
+  await eachLogits(path, tokens, {
+    ...options,
+    step: (part) => (expected = reference.read(part)),
+    visit: (i, logits) => {
+      if (i + 1 < tokens.length) meter.add(logits, expected(i % nUbatch), tokens[i + 1]!)
+    },
+  })
+  return meter.result()
 }
 
 export function compare(tokens: ArrayLike<number>, ours: readonly Float32Array[], reference: readonly Float32Array[]): Agreement {
