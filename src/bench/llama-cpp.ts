@@ -93,10 +93,10 @@ export class LlamaContext implements Disposable {
     })
     if (context === null) throw new KvasirError('compute_failed', { reason: takeGgmlError() || 'libllama made no context' })
     this.nVocab = model.nVocab
-    this.nBatch = options.nBatch ?? 2048
     this.#context = context
     this.#memory = api.llama_get_memory(context)
     this.nCtx = api.llama_n_ctx(context)
+    this.nBatch = Math.min(options.nBatch ?? 2048, this.nCtx) // as libllama does; more would end the process
     this.#threads = new Threadpool(options.nThreads)
     api.llama_attach_threadpool(context, this.#threads.pointer, null)
     this.#seqIds = Int32Array.from({ length: nSeqMax }, (_, seq) => seq)

@@ -28,17 +28,19 @@ export class Turns {
 }
 
 const SLICE_MS = 50
+/** So many in a row: a thread that spins may be without a processor for a while, on a busy machine. */
+const QUIET_SLICES = 2
 const QUIET_SHARE = 0.2
 const PATIENCE_MS = 3000
 
 /** Resolves when the process uses less than a fifth of a processor, or after three seconds. */
 async function untilQuiet(): Promise<void> {
   const until = performance.now() + PATIENCE_MS
-  while (performance.now() < until) {
+  for (let quiet = 0; quiet < QUIET_SLICES && performance.now() < until;) {
     const before = process.cpuUsage()
     const start = performance.now()
     await setTimeout(SLICE_MS)
     const used = process.cpuUsage(before)
-    if ((used.user + used.system) / 1000 < QUIET_SHARE * (performance.now() - start)) return
+    quiet = (used.user + used.system) / 1000 < QUIET_SHARE * (performance.now() - start) ? quiet + 1 : 0
   }
 }
