@@ -31,11 +31,11 @@ export class RandomPool {
   readonly #normals = new Float32Array(POOL_ELEMENTS)
   readonly #converted = new Map<number, Buffer>()
 
-  constructor(seed: number) {
+  constructor(seed: number, std: number = WEIGHT_STD) {
     this.#bits = randomBits(seed)
     for (let i = 0; i < POOL_ELEMENTS; i += 2) {
       // Box and Muller: two uniform numbers in (0, 1) make two normal ones.
-      const radius = WEIGHT_STD * Math.sqrt(-2 * Math.log((this.#bits() + 0.5) / 2 ** 32))
+      const radius = std * Math.sqrt(-2 * Math.log((this.#bits() + 0.5) / 2 ** 32))
       const angle = (2 * Math.PI * this.#bits()) / 2 ** 32
       this.#normals[i] = radius * Math.cos(angle)
       this.#normals[i + 1] = radius * Math.sin(angle)

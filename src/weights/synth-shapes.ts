@@ -95,11 +95,17 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
   }),
 ])
 
-/** What a tensor is filled with: `matrix` in the file's type, the others f32. */
+/**
+ * What a tensor is filled with: `matrix` and `tokens` in the file's type, the others f32.
+ *
+ * Embeddings are large beside what the layers add, and an output of its own holds the same values: so the most likely token
+ * stands well apart from the rest, and two engines that differ in rounding agree on it. The small output norm keeps the other
+ * logits as close together as a real model's.
+ */
 export interface SynthTensor {
   readonly name: string
   readonly ne: readonly number[]
-  readonly fill: 'matrix' | 'norm' | 'bias' | 'rope'
+  readonly fill: 'matrix' | 'tokens' | 'norm' | 'output-norm' | 'bias' | 'rope'
 }
 
 /** GGUF's names and shapes, `[in, out]`. */
@@ -107,7 +113,7 @@ export function synthTensors(shape: SynthShape): SynthTensor[] {
   const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab } = shape
   const tensors: SynthTensor[] = []
   const add = (name: string, fill: SynthTensor['fill'], ...ne: number[]) => tensors.push({ name, fill, ne })
-  add('token_embd.weight', 'matrix', nEmbd, nVocab)
+  add('token_embd.weight', 'tokens', nEmbd, nVocab)
   if (shape.scaling) add('rope_freqs.weight', 'rope', headDim / 2)
   for (let layer = 0; layer < nLayer; layer++) {
     const blk = `blk.${layer}.`
@@ -126,8 +132,8 @@ export function synthTensors(shape: SynthShape): SynthTensor[] {
     add(`${blk}ffn_up.weight`, 'matrix', nEmbd, nFf)
     add(`${blk}ffn_down.weight`, 'matrix', nFf, nEmbd)
   }
-  add('output_norm.weight', 'norm', nEmbd)
-  if (!shape.tied) add('output.weight', 'matrix', nEmbd, nVocab)
+  add('output_norm.weight', 'output-norm', nEmbd)
+  if (!shape.tied) add('output.weight', 'tokens', nEmbd, nVocab)
   return tensors
 }
 

@@ -38,6 +38,9 @@ export interface SynthResult {
 
 const SLAB_ELEMENTS = 1 << 20
 const TOKEN_TYPE_UNUSED = 5
+/** See {@link SynthTensor}. */
+const TOKEN_STD = 1
+const OUTPUT_NORM = 0.01
 
 /** Writes the file. Errors: `usage`, `file_error`, `aborted`, and those of {@link openGguf} for `tokenizerFrom`. */
 export async function synthesize(options: SynthOptions): Promise<SynthResult> {
@@ -45,13 +48,14 @@ export async function synthesize(options: SynthOptions): Promise<SynthResult> {
   const shape = shapeOf(options)
   const tensors = synthTensors(shape).map((tensor) => ({ ...tensor, type: typeOf(tensor, typeId(type)) }))
   const metadata = [...modelValues(shape, like, type), ...tokenizerValues(options.tokenizerFrom, shape.nVocab)]
-  const pool = new RandomPool(seed)
+  const weights = new RandomPool(seed)
   const slab = Buffer.alloc(SLAB_ELEMENTS * 4)
   await using writer = await GgufWriter.create(out, { metadata, tensors })
   const nParameters = tensors.reduce((n, { ne }) => n + ne.reduce((a, b) => a * b), 0)
   let done = 0
   for (const tensor of tensors) {
     const nElements = tensor.ne.reduce((a, b) => a * b)
+    const pool = tensor.fill === 'tokens' ? new RandomPool(seed + 1, TOKEN_STD) : weights // anew each time: the same values
     for (let at = 0; at < nElements; at += SLAB_ELEMENTS) {
       if (signal?.aborted) throw new KvasirError('aborted')
       const n = Math.min(SLAB_ELEMENTS, nElements - at)
@@ -73,13 +77,14 @@ interface Fill extends SynthTensor {
 function fill(pool: RandomPool, into: Buffer, { fill: what, type, n, shape }: Fill): Uint8Array {
   if (what === 'rope') return new Uint8Array(ropeDivisors(shape).buffer)
   const bytes = pool.fill(into, type, n)
-  if (what === 'norm') for (let at = 0; at < bytes.length; at += 4) bytes.writeFloatLE(1 + bytes.readFloatLE(at), at)
+  const scale = { norm: 1, 'output-norm': OUTPUT_NORM }[what as string]
+  if (scale) for (let at = 0; at < bytes.length; at += 4) bytes.writeFloatLE(scale * (1 + bytes.readFloatLE(at)), at)
   return bytes
 }
 
 /** llama.cpp's quantiser told to be `pure`: every matrix in the same type, or q8_0 where its rows are not whole blocks. */
 function typeOf({ fill, ne }: SynthTensor, wanted: number): number {
-  if (fill !== 'matrix') return F32
+  if (fill !== 'matrix' && fill !== 'tokens') return F32
   return ne[0]! % typeInfo(wanted)!.blockSize === 0 ? wanted : Q8_0
 }
 

@@ -13,7 +13,7 @@ import type { Pointer } from '../ggml/bindings.ts'
 import { ggml } from '../ggml/library.ts'
 import { mapFile } from '../ggml/memory.ts'
 import { nBytes, type Shape, shapeOf, stridesOf, type Tensor } from '../ggml/tensor.ts'
-import { BF16, F16, F32, rowBytes, typeName } from '../ggml/types.ts'
+import { BF16, F16, F32, rowBytes, typeInfo, typeName } from '../ggml/types.ts'
 import { canConvert, convertRows } from './convert.ts'
 import type { TensorInfo, WeightSource } from './source.ts'
 
@@ -127,6 +127,9 @@ export class Uploader {
   }
 
   #matrixType({ name, type, ne }: TensorInfo): number {
+    if (!typeInfo(type)?.matrix) {
+      throw new KvasirError('model_unsupported', { path: this.#source.path, reason: `tensor '${name}' is ${typeName(type)}` })
+    }
     const wanted = this.#options.type
     if (wanted === undefined || wanted === type) return type
     if (!FLOATS.includes(type)) {
