@@ -11,6 +11,7 @@ import type { ChatTemplate } from '../text/chat-template.ts'
 import { chatTemplateOf } from '../text/chat.ts'
 import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { residentTotal } from '../kv/layout.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { Runner } from './runner.ts'
@@ -150,7 +151,7 @@ export class Engine implements AsyncDisposable {
       nVocab: this.shape.nVocab,
       nCtx,
       method: dense.name,
-      denseBytes: (nTokens) => nTokens * this.#runner.cacheBytesPerToken,
+      denseBytes: (nTokens) => residentTotal(this.#runner.layout, nTokens),
       onAbort: () => this.#onAbort(),
     })
     waiting.push(sequence)

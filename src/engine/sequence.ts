@@ -16,7 +16,7 @@ export interface SequenceSetup {
   /** Tokens this sequence may hold, prompt and answer. */
   readonly nCtx: number
   readonly method: string
-  /** Bytes a dense cache would hold for so many tokens. */
+  /** Resident bytes of a dense cache with so many tokens. */
   readonly denseBytes: (nTokens: number) => number
   /** Called at once when the request is aborted, from outside a step or within one. */
   readonly onAbort: () => void

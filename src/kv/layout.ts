@@ -47,6 +47,12 @@ export function residentBytes(s: StoreLayout, nRows: number): number {
   return headBytes(s, s.order === 'columns' ? roundUp(nRows, TILE) : nRows)
 }
 
+/** Resident bytes of a whole cache that holds `nTokens` in every layer. */
+export function residentTotal(layout: CacheLayout, nTokens: number): number {
+  const store = (s: StoreLayout) => residentBytes(s, nTokens) * s.nHead
+  return layout.layers.reduce((sum, { k, v }) => sum + store(k) + store(v), 0)
+}
+
 export function roundUp(n: number, multiple: number): number {
   return Math.ceil(n / multiple) * multiple
 }
