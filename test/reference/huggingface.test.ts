@@ -1,12 +1,27 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { BUNDLED_FOLDER, BUNDLED_GGUF, heldoutTokens } from '../support/bundled.ts'
-import { quantize, referenceLogits, TemporaryFolder } from '../support/reference.ts'
+import { loadTokenizer } from '../../src/text/load.ts'
+import { openWeights } from '../../src/weights/open.ts'
+import { BUNDLED_FOLDER, BUNDLED_GGUF, HELDOUT, heldoutTokens } from '../support/bundled.ts'
+import { quantize, referenceLogits, referenceTokens, TemporaryFolder } from '../support/reference.ts'
 import { compare, runnerLogits } from '../support/runner.ts'
 
 const Q8_0 = 8
 const tokens = heldoutTokens(1025)
 
 describe('the bundled model as a Hugging Face folder', () => {
+  it('gives the token ids of the GGUF file, which are libllama’s', () => {
+    const text = readFileSync(HELDOUT, 'utf8').slice(0, 100_000)
+    const [folder, file] = [BUNDLED_FOLDER, BUNDLED_GGUF].map((path) => {
+      using source = openWeights(path)
+      using tokenizer = loadTokenizer(source)
+      return tokenizer.encode(text, { addSpecial: false })
+    })
+    expect(folder!.length).toBeGreaterThan(20_000)
+    expect(folder).toEqual(file)
+    expect(file).toEqual(referenceTokens(BUNDLED_GGUF, text))
+  })
+
   it('gives the logits of the GGUF file', async () => {
     const ours = await runnerLogits(BUNDLED_FOLDER, tokens)
     // Rows of Wq and Wk lie in another order, so the products of a head are summed in another order: rounding, no more.
