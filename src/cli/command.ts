@@ -5,7 +5,7 @@ import { type Options, type Values, cittyArgs, usage, valuesOf } from './options
 
 export interface Command {
   readonly name: string
-  /** Positional arguments as help writes them, e.g. `MODEL`; at most as many as words here. */
+  /** Names of positional arguments, e.g. `MODEL`; they may be left out. */
   readonly arguments: string
   readonly about: string
   readonly examples: readonly string[]

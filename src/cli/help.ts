@@ -27,7 +27,7 @@ function wrap(text: string, width: number): string[] {
 
 export function optionText(option: Option): string {
   const value = defaultOf(option)
-  const shown = value === undefined || typeof value === 'boolean' || value === '' ? '' : ` (default ${String(value)})`
+  const shown = value === undefined || typeof value === 'boolean' || String(value) === '' ? '' : ` (default ${String(value)})`
   return option.about + shown
 }
 
@@ -51,17 +51,16 @@ export async function mainHelp(commands: Readonly<Record<string, () => Promise<C
 
 export function commandHelp(command: Command): string {
   const rows = Object.entries(command.options).map(([name, option]) => [spelling(name, option), optionText(option)] as const)
-  const first = Object.entries(command.options).find(([, option]) => option.hint !== undefined)?.[0] ?? 'verbose'
   return [
     `kvasir ${command.name}: ${command.about}`,
     '',
     'Usage:',
-    `  kvasir ${command.name} ${command.arguments === '' ? '' : `${command.arguments} `}[options]`,
+    `  kvasir ${command.name} ${command.arguments === '' ? '' : `[${command.arguments}] `}[options]`,
     '',
     'Options:',
     ...columns(rows),
     '',
-    `Every option can also be set in the environment, e.g. ${envName(first)}.`,
+    `Options can also be set in the environment: ${envName('model')} for --model. Switches are 1 or 0 there.`,
     '',
     command.examples.length > 1 ? 'Examples:' : 'Example:',
     ...command.examples.map((line) => `  ${line}`),

@@ -42,7 +42,7 @@ export const LOAD_OPTIONS = {
   threads: {
     short: 't',
     hint: 'N',
-    about: 'threads; left out, one for each processor',
+    about: 'threads; left out, one for each core of the processor',
     convert: toNumber,
     schema: z.int().min(1).max(512).optional(),
   },

@@ -3,6 +3,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
 import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
+import { encodeChat } from '../text/chat.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 
 /** Library names of the sampling parameters → the names they share with the server. */
@@ -87,7 +88,7 @@ export function toRequest(texts: Texts, options: GenerateOptions): GenerateReque
   return {
     prompt: messages === undefined ? encodePrompt(texts, prompt!) : encodeMessages(texts, messages),
     maxTokens: whole('maxTokens', maxTokens ?? -1, -1, Number.MAX_SAFE_INTEGER),
-    stop: stopStrings(stop),
+    stop: [...stopStrings(stop), ...(messages === undefined ? [] : texts.template.stop)],
     sampling: toSampling(sampling),
     topLogprobs: logprobs === undefined ? -1 : whole('logprobs', logprobs, 0, 20),
     promptLogprobs: false,
@@ -125,13 +126,10 @@ export function encodePrompt({ tokenizer }: Texts, prompt: string | ArrayLike<nu
   return ids
 }
 
-/** Messages as the model's template writes them; a BOS that the template wrote itself is not added again. */
+/** Messages as the model's template writes them. */
 export function encodeMessages({ tokenizer, template }: Texts, messages: readonly ChatMessage[]): Int32Array {
   if (messages.length === 0) throw invalid("'messages' is empty")
-  const text = template.render(messages, { addGenerationPrompt: true })
-  const tokens = tokenizer.encode(text, { parseSpecial: true })
-  const { bos } = tokenizer
-  return bos !== null && tokens[0] === bos && tokens[1] === bos ? tokens.subarray(1) : tokens
+  return encodeChat(tokenizer, template.render(messages, { addGenerationPrompt: true }))
 }
 
 function whole(name: string, value: number, min: number, max: number): number {

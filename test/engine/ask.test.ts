@@ -13,7 +13,7 @@ function texts({ addBos = false } = {}) {
   const render = (messages: readonly ChatMessage[]) => messages.map(({ role, content }) => `^${role[0]}:${content}`).join('')
   return {
     tokenizer: { nVocab: 256, bos: BOS, addBos, encode } as unknown as Tokenizer,
-    template: { render } as unknown as ChatTemplate,
+    template: { render, stop: ['User:'] } as unknown as ChatTemplate,
   }
 }
 const ids = (text: string) => [...text].map((char) => (char === '^' ? BOS : char.codePointAt(0)!))
@@ -32,6 +32,10 @@ describe('the prompt', () => {
     expect([...toRequest(texts(), { messages }).prompt]).toEqual(ids('^u:a'))
     expect([...toRequest(texts({ addBos: true }), { messages }).prompt]).toEqual(ids('^u:a'))
   })
+})
+
+test('a plain template ends its answers by a text', () => {
+  expect(toRequest(texts(), { messages: [{ role: 'user', content: 'a' }], stop: 'x' }).stop).toEqual(['x', 'User:'])
 })
 
 test('what is left out has the defaults of the server', () => {

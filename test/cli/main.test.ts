@@ -1,0 +1,249 @@
+/** The program itself, as a person starts it. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ensureBuilt } from '../../scripts/build.js'
+import { COMMANDS } from '../../src/cli/commands.ts'
+
+const BIN = fileURLToPath(new URL('../../bin/kvasir.js', import.meta.url))
+const FOLDER = mkdtempSync(join(tmpdir(), 'kvasir-cli-'))
+const QUESTION = 'What is the access code for the calm otter?'
+const ANSWER = 'The access code for the calm otter is 40412.'
+const GREEDY = ['--temp', '0', '-n', '48', '-c', '512']
+
+interface Outcome {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+function start(args: readonly string[], env: Record<string, string> = {}): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, ...env } })
+  let [stdout, stderr] = ['', '']
+  child.stdout.on('data', (data) => (stdout += data))
+  child.stderr.on('data', (data) => (stderr += data))
+  const outcome = new Promise<Outcome>((resolve) => child.on('close', (status) => resolve({ status, stdout, stderr })))
+  return { child, outcome }
+}
+
+/** Runs it with `input` on stdin. */
+function kvasir(args: readonly string[], input = '', env: Record<string, string> = {}): Promise<Outcome> {
+  const { child, outcome } = start(args, env)
+  child.stdin!.end(input)
+  return outcome
+}
+
+/** The first text on stdout that matches. */
+function heard(child: ChildProcess, pattern: RegExp): Promise<RegExpExecArray> {
+  let text = ''
+  return new Promise((resolve, reject) => {
+    child.stdout!.on('data', (data) => {
+      text += data
+      const match = pattern.exec(text)
+      if (match) resolve(match)
+    })
+    child.on('close', () => reject(new Error(`it ended without ${pattern}: ${text}`)))
+  })
+}
+
+beforeAll(ensureBuilt, 120_000)
+afterAll(() => rmSync(FOLDER, { recursive: true, force: true }))
+
+describe('help', () => {
+  test.each(Object.keys(COMMANDS))('%s --help shows options and an example', async (name) => {
+    const { status, stdout, stderr } = await kvasir([name, '--help'])
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(stdout).toMatch(new RegExp(`Examples?:\n  (.*\\| )?kvasir ${name}`))
+    expect(stdout).toContain('--verbose')
+  })
+
+  test('alone it lists the commands, and that is a wrong use', async () => {
+    const [alone, asked] = await Promise.all([kvasir([]), kvasir(['--help'])])
+    expect([alone.status, asked.status]).toEqual([2, 0])
+    expect(alone.stdout).toBe(asked.stdout)
+    for (const name of Object.keys(COMMANDS)) expect(asked.stdout).toContain(`  ${name} `)
+  })
+
+  test('it knows its version', async () => {
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+    expect((await kvasir(['--version'])).stdout).toBe(`${version}\n`)
+  })
+})
+
+test.each([
+  [['rnu'], 2, "kvasir: unknown command 'rnu'; did you mean 'run'?"],
+  [['-p', 'hello'], 2, 'kvasir: the command must come before -p'],
+  [['run', '-p', 'a', '-n', '-5'], 2, 'kvasir: --n-predict -5: must be -1 or more'],
+  [['run', '-p', 'a', '--tmep', '0'], 2, 'kvasir: unknown option --tmep; did you mean --temp?'],
+  [['run', '-p', 'a', 'b'], 2, "kvasir: unexpected argument 'b'"],
+  [['run', '-p', 'a', '--attention', 'hip'], 2, 'kvasir: --attention hip: must be dense'],
+  [['run', '-p', 'a', '-m', 'nowhere.gguf'], 1, "kvasir: no model at 'nowhere.gguf': no such file or folder"],
+  [['run', '-f', 'nowhere.txt'], 1, "kvasir: cannot read 'nowhere.txt': "],
+  [['run', '-p', 'word '.repeat(600), '-c', '256'], 1, 'kvasir: the request exceeds the available context size: '],
+  [['inspect', fileURLToPath(import.meta.url)], 1, 'cannot be read as a model: '],
+  [['synth', '--like', 'gpt-5', '-o', 'x.gguf'], 2, 'kvasir: --like gpt-5: must be '],
+  [['synth', '--like', 'smollm2-135m', '-o', '/nowhere/x.gguf'], 1, "kvasir: cannot write '/nowhere/x.gguf': "],
+  [['bench', '-p', '0', '-n', '0'], 2, 'kvasir: nothing to measure'],
+])('%j is one clear error', async (args, status, message) => {
+  const outcome = await kvasir(args)
+  expect(outcome).toMatchObject({ status, stdout: '' })
+  const lines = outcome.stderr.trimEnd().split('\n')
+  expect(lines).toHaveLength(2)
+  expect(lines[0]).toContain(message)
+  expect(lines[1]).toMatch(/^ {8}\S/)
+})
+
+describe('run', () => {
+  test('answers from a file and a prompt', async () => {
+    const file = join(FOLDER, 'facts.txt')
+    writeFileSync(file, 'The access code for the calm otter is 40412.\n')
+    expect(await kvasir(['run', '-f', file, '-p', QUESTION, ...GREEDY])).toEqual({ status: 0, stdout: `${ANSWER}\n`, stderr: '' })
+  })
+
+  test('answers what comes by a pipe', async () => {
+    const { stdout } = await kvasir(['run', ...GREEDY], `${ANSWER}\n${QUESTION}`)
+    expect(stdout).toBe(`${ANSWER}\n`)
+  })
+
+  test('takes its options from the environment too', async () => {
+    const env = { KVASIR_ARG_N_PREDICT: '3', KVASIR_ARG_IGNORE_EOS: '1', KVASIR_ARG_JSON: '1' }
+    expect(JSON.parse((await kvasir(['run', '-p', 'Hello'], '', env)).stdout).tokens).toHaveLength(3)
+  })
+
+  test('prints one JSON object', async () => {
+    const { stdout } = await kvasir(['run', '--raw', '-p', 'The access code', '-n', '4', '--ignore-eos', '--seed', '7', '--json'])
+    const answer = JSON.parse(stdout)
+    expect(Object.keys(answer)).toEqual(expect.arrayContaining(['text', 'tokens', 'usage', 'timings', 'attention']))
+    expect(answer.tokens).toHaveLength(4)
+    expect(answer.usage).toMatchObject({ completion_tokens: 4 })
+    expect(answer.attention).toMatchObject({ method: 'dense', density: 1, evicted_tokens: 0 })
+  })
+
+  test('the same seed says the same, another one something else', async () => {
+    const say = (seed: string) =>
+      kvasir(['run', '--raw', '-p', 'The', '-n', '16', '--temp', '1.5', '--ignore-eos', '--seed', seed])
+    const [a, b, c] = await Promise.all([say('1'), say('1'), say('2')])
+    expect(a.stdout).toBe(b.stdout)
+    expect(a.stdout).not.toBe(c.stdout)
+  })
+
+  test('Ctrl-C stops it and keeps the text', async () => {
+    const { child, outcome } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
+    await heard(child, /\S+ \S+/)
+    child.kill('SIGINT')
+    const { status, stdout, stderr } = await outcome
+    expect({ status, stderr }).toEqual({ status: 130, stderr: '' })
+    expect(stdout).toMatch(/\S+ [\s\S]*\n$/)
+  })
+
+  test('a reader that has enough ends it without noise', async () => {
+    const { child, outcome } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
+    await heard(child, /\S/)
+    child.stdout!.destroy()
+    expect(await outcome).toMatchObject({ status: 0, stderr: '' })
+  })
+})
+
+test('chat keeps the conversation, and knows its commands', async () => {
+  const lines = [`/file ${join(FOLDER, 'note.txt')}`, QUESTION, '/hlep', '/system', QUESTION, '/clear', '/exit', 'never read']
+  writeFileSync(join(FOLDER, 'note.txt'), ANSWER)
+  const { status, stdout, stderr } = await kvasir(['chat', ...GREEDY], lines.join('\n'))
+  expect({ status, stdout }).toEqual({ status: 0, stdout: `${ANSWER}\n${ANSWER}\n` })
+  expect(stderr).toMatch(/^\d+ tokens will go before your next message\nthere is no \/hlep; did you mean \/help\?\n$/)
+})
+
+describe('serve', () => {
+  test('listens, answers, and stops when it is told to', async () => {
+    const { child, outcome } = start(['serve', '--port', '0', '-c', '256'])
+    const [, url] = await heard(child, /listening on (http:\/\/127\.0\.0\.1:\d+)/)
+    await heard(child, /context of 256 tokens/)
+    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: 'ok' })
+    expect(await (await fetch(url!)).text()).toContain('<html')
+    child.kill('SIGTERM')
+    expect(await outcome).toMatchObject({ status: 0, stderr: '' })
+  })
+
+  test('says which port is taken', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => other.once('listening', resolve))
+    const { port } = other.address() as AddressInfo
+    const { status, stderr } = await kvasir(['serve', '--port', String(port)])
+    other.close()
+    expect(status).toBe(1)
+    expect(stderr).toContain(`cannot listen on 127.0.0.1:${port}`)
+  })
+
+  test('a model that cannot be loaded ends it', async () => {
+    const { status, stderr } = await kvasir(['serve', '--port', '0', '-m', 'nowhere.gguf'])
+    expect(status).toBe(1)
+    expect(stderr).toContain("no model at 'nowhere.gguf'")
+  })
+})
+
+test('tokenize prints ids and their texts', async () => {
+  const [table, ids, json] = await Promise.all([
+    kvasir(['tokenize', '-p', 'calm otter<|end|>', '--show-count']),
+    kvasir(['tokenize', '-p', 'calm otter<|end|>', '--ids']),
+    kvasir(['tokenize', '-p', 'calm otter<|end|>', '--json', '--no-parse-special']),
+  ])
+  const tokens: number[] = JSON.parse(ids.stdout)
+  expect(table.stdout).toContain(`${tokens.length} tokens`)
+  expect(table.stdout).toContain('"<|end|>"')
+  const plain = JSON.parse(json.stdout)
+  expect(plain.count).toBeGreaterThan(tokens.length)
+  expect(plain.pieces).toHaveLength(plain.count)
+})
+
+describe('inspect', () => {
+  test('shows the bundled model and what a context needs', async () => {
+    const { stdout } = await kvasir(['inspect', '-c', '32k', '--tensors'])
+    for (const text of [
+      '6 layers, width 256, 8 heads of 32',
+      '5,868,800',
+      'one sequence of 32768 tokens',
+      '<|assistant|>',
+      'blk.5.ffn_up.weight',
+    ])
+      expect(stdout).toContain(text)
+  })
+
+  test('reads what synth writes', async () => {
+    const path = join(FOLDER, 'random.gguf')
+    const made = await kvasir([
+      'synth',
+      '--like',
+      'smollm2-135m',
+      '--layers',
+      '1',
+      '--vocab',
+      '5000',
+      '--type',
+      'q8_0',
+      '-o',
+      path,
+    ])
+    expect(made).toMatchObject({ status: 0, stderr: '' })
+    const report = JSON.parse((await kvasir(['inspect', path, '--json', '-c', '1k'])).stdout)
+    expect(report).toMatchObject({ architecture: 'llama', hyperparameters: { n_layer: 1, n_vocab: 5000, n_head_kv: 3 } })
+    expect(report.types[0]).toMatchObject({ type: 'q8_0' })
+    expect(report.memory.cache_bytes_per_token).toBe(2 * 3 * 64 * 2)
+    expect(report.memory.cache_bytes).toBe(1024 * report.memory.cache_bytes_per_token)
+  })
+})
+
+test('bench measures and prints llama-bench rows', async () => {
+  const { status, stdout } = await kvasir(['bench', '-p', '32', '-n', '4', '-r', '2', '-o', 'json'])
+  expect(status).toBe(0)
+  const rows = JSON.parse(stdout)
+  expect(rows.map((row: { n_prompt: number; n_gen: number }) => [row.n_prompt, row.n_gen])).toEqual([
+    [32, 0],
+    [0, 4],
+  ])
+  expect(rows[0]).toMatchObject({ engine: 'kvasir', attention: 'dense', n_depth: 0 })
+  expect(rows[0].samples_ns).toHaveLength(2)
+})
