@@ -1,5 +1,5 @@
 /** Chat messages → one prompt text, as the model's own Jinja template writes it. */
-import { Template } from '@huggingface/jinja'
+import { Environment, Interpreter, Template } from '@huggingface/jinja'
 import { KvasirError, reasonOf } from '../core/errors.ts'
 import { log } from '../core/log.ts'
 import { type ChatMessage, PLAIN_STOP, writeChatml, writePlain } from './chat-fallback.ts'
@@ -56,7 +56,7 @@ export class ChatTemplate {
     if (this.#template === null) return this.#renderFallback(messages, addGenerationPrompt)
     const { bos = '', eos = '', now = () => new Date() } = this.#options
     try {
-      return this.#template.render({
+      return run(this.#template, {
         messages: messages.map(({ role, content }) => ({ role, content })),
         add_generation_prompt: addGenerationPrompt,
         bos_token: bos,
@@ -77,6 +77,17 @@ export class ChatTemplate {
     this.#warning = null
     return (knowsChatml ? writeChatml : writePlain)(messages, addGenerationPrompt)
   }
+}
+
+/** `Template.render` with globals of our own: it declares `range` and `strftime_now` itself, and refuses to have them replaced. */
+function run(template: Template, variables: Readonly<Record<string, unknown>>): string {
+  const refuse = (reason: unknown): never => {
+    throw new Error(String(reason))
+  }
+  const constants = { true: true, false: false, none: null, True: true, False: false, None: null }
+  const env = new Environment()
+  for (const [name, value] of Object.entries({ ...constants, raise_exception: refuse, ...variables })) env.set(name, value)
+  return new Interpreter(env).run(template.parsed).value as string
 }
 
 /** Python's `range`. */
