@@ -57,7 +57,7 @@ export interface EngineStats {
   readonly kvBytes: number
   readonly kvBytesPerToken: number
   readonly weightBytes: number
-  /** Scratch memory of the graphs. */
+  /** Scratch memory of the graphs; given back when nothing runs. */
   readonly computeBytes: number
 }
 
@@ -202,8 +202,9 @@ export class Engine implements AsyncDisposable {
       this.#finishEnded()
       const step = this.#scheduler.next()
       if (step.length === 0) {
-        if (this.#scheduler.waiting.length === 0) return
-        continue
+        if (this.#scheduler.waiting.length > 0) continue
+        this.#runner.trim()
+        return
       }
       await this.#step(step)
       this.#finishEnded()

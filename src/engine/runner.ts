@@ -57,7 +57,9 @@ export class Runner implements Disposable {
   readonly #model: Model
   readonly #weights: Weights
   readonly #backend: Backend
-  readonly #scratch: Scratch
+  /** Prompts need far more of it than decoding, and nothing in it outlives a step: so it is given back in between. */
+  #scratch: Scratch
+  #isDecoding = false
   readonly #attention: AttentionMethod
   #plan: Plan | null = null
   #logits = new Float32Array(0)
@@ -103,7 +105,7 @@ export class Runner implements Disposable {
     return this.#weights.bytes
   }
 
-  /** Scratch memory of the graphs so far. */
+  /** Scratch memory held now. */
   get scratchBytes(): number {
     return this.#scratch.bytes
   }
@@ -139,6 +141,14 @@ export class Runner implements Disposable {
     return results
   }
 
+  /** Gives the scratch memory back, until the next run. */
+  trim(): void {
+    this.#plan?.[Symbol.dispose]()
+    this.#plan = null
+    this.#scratch[Symbol.dispose]()
+    this.#scratch = new Scratch(this.#backend.bufferType)
+  }
+
   /** Ends the running computation at once; its {@link run} rejects with `aborted`. */
   interrupt(): void {
     this.#backend.interrupt()
@@ -162,6 +172,9 @@ export class Runner implements Disposable {
   #planFor(parts: readonly RunPart[]): Plan {
     const key = parts.map((part) => `${part.cache.id}:${part.tokens.length}:${nRead(part)}:${part.logits}`).join(' ')
     if (this.#plan?.key !== key) {
+      const isDecoding = parts.every(({ tokens }) => tokens.length === 1)
+      if (isDecoding && !this.#isDecoding) this.trim()
+      this.#isDecoding = isDecoding
       this.#plan?.[Symbol.dispose]()
       this.#plan = null
       this.#plan = this.#record(key, parts)
