@@ -9,7 +9,7 @@ const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none' })
 const [model] = (await client.models.list()).data
 const stream = await client.chat.completions.create({
   model: model!.id,
-  messages: [{ role: 'user', content: 'Omar hides the key in the old barn.\nWhere does Omar hide the key?' }],
+  messages: [{ role: 'user', content: 'Omar keeps the coin in the old barn.\nWhere does Omar keep the coin?' }],
   temperature: 0,
   max_tokens: 48,
   stream: true,

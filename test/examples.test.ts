@@ -12,7 +12,7 @@ const TSX = join(ROOT, 'node_modules', 'tsx', 'dist', 'cli.mjs')
 const SAYS: Record<string, string[]> = {
   '01-generate.ts': ['Nora keeps the lamp in the dusty attic.', 'tokens/s'],
   '02-chat.ts': ['The access code for the calm otter is 40412.', 'exceed_context_size_error', '6 messages in the history'],
-  '03-server-client.ts': ['Omar hides the key in the old barn.', 'tokens read'],
+  '03-server-client.ts': ['Omar keeps the coin in the old barn.', 'tokens read'],
   '04-long-document.ts': ['is 40412. (stop)', 'dusty attic. (stop)', 'KiB'],
 }
 

@@ -1,0 +1,21 @@
+import { afterAll, describe, expect, test } from 'vitest'
+import { estimateMemory } from '../../src/engine/estimate.ts'
+import { load } from '../../src/engine/model.ts'
+
+const OPTIONS = { nUbatch: 512, typeK: 'f16', typeV: 'f16' }
+
+describe('what inspect says of memory is what a full context takes', async () => {
+  const model = await load(undefined, { nCtx: 2048, nParallel: 1 })
+  afterAll(() => model.close())
+
+  test.each([[1024], [2048]])('%i tokens', async (nCtx) => {
+    const { weightBytes, cacheBytes, computeBytes } = estimateMemory(model.engine.source, model.shape, { ...OPTIONS, nCtx })
+    const prompt = Array.from({ length: nCtx - 1 }, (_, i) => (i * 7) % 4000)
+    const { usage } = await model.complete({ prompt, maxTokens: 2, ignoreEos: true, nCtx })
+    const stats = model.engine.stats()
+    expect(cacheBytes).toBe(usage.attention.kv_bytes)
+    expect(weightBytes).toBe(stats.weightBytes)
+    expect(computeBytes / stats.computeBytes).toBeGreaterThan(0.8)
+    expect(computeBytes / stats.computeBytes).toBeLessThan(1.6)
+  })
+})
