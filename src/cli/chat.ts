@@ -114,6 +114,7 @@ class Session {
         this.#progress.clear()
         process.stdout.write(next.value.text)
       }
+      this.#progress.clear()
       this.#file = undefined
       process.stdout.write('\n')
       if (process.stderr.isTTY) process.stderr.write(`${summary(next.value)}\n`)

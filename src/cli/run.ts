@@ -66,6 +66,7 @@ export const run = define({
       progress.clear()
       if (!values.json) process.stdout.write(next.value.text)
     }
+    progress.clear()
     const answer = next.value
     process.stdout.write(values.json ? `${JSON.stringify(toJson(answer))}\n` : '\n')
     if (process.stderr.isTTY) process.stderr.write(`${summary(answer)}\n`)
@@ -79,7 +80,7 @@ function toJson({ text, tokens, usage: used, timings, stopReason, stoppingWord }
 
 /** `131 tokens read at 2310/s, 24 written at 410/s`, and why it ended if that was not the model's choice. */
 export function summary({ timings, stopReason }: Completion): string {
-  const read = `${timings.prompt_n} tokens read at ${Math.round(timings.prompt_per_second)}/s`
+  const read = `${timings.prompt_n} ${timings.prompt_n === 1 ? 'token' : 'tokens'} read at ${Math.round(timings.prompt_per_second)}/s`
   const written = `${timings.predicted_n} written at ${Math.round(timings.predicted_per_second)}/s`
   const why = { stop: '', length: '; ended by its length (-n, -c)', aborted: '; stopped' }[stopReason]
   return `[${read}, ${written}${why}]`
