@@ -51,8 +51,7 @@ test('it holds what it needs and nothing else', () => {
 })
 
 test('publint has nothing to say', async () => {
-  const bytes = new Uint8Array(readFileSync(tarball))
-  const { messages } = await publint({ pkgDir: ROOT, pack: { tarball: bytes.buffer }, strict: true })
+  const { messages } = await publint({ pkgDir: join(project, 'node_modules', 'kvasir'), pack: false, strict: true })
   expect(messages).toEqual([])
 })
 
