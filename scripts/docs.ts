@@ -21,7 +21,7 @@ export async function pages(): Promise<Record<string, string>> {
 function agentsPage(): string {
   const [head, rest] = readFileSync(new URL('AGENTS.md', ROOT), 'utf8').split('<!-- tree -->\n', 2)
   const tail = rest!.slice(rest!.indexOf('<!-- /tree -->'))
-  return `${head}<!-- tree -->\n\`\`\`\n${tree(fileURLToPath(new URL('src', ROOT)))}\n\`\`\`\n${tail}`
+  return `${head}<!-- tree -->\n\n\`\`\`\n${tree(fileURLToPath(new URL('src', ROOT)))}\n\`\`\`\n\n${tail}`
 }
 
 function cliPage(commands: readonly Command[]): string {

@@ -70,8 +70,8 @@ function examine(source: WeightSource, estimate: (hp: Hyperparameters) => Memory
   }
   const head = {
     source,
-    name: String(source.metadata('general.name') ?? basename(source.path)),
-    architecture: String(source.metadata('general.architecture') ?? source.metadata('model_type') ?? 'unknown'),
+    name: textOf(source, 'general.name') ?? basename(source.path),
+    architecture: textOf(source, 'general.architecture') ?? textOf(source, 'model_type') ?? 'unknown',
     fileBytes: source.files.reduce((sum, file) => sum + statSync(file).size, 0),
     nParams,
     types: [...types.values()].toSorted((a, b) => b.bytes - a.bytes),
@@ -84,6 +84,11 @@ function examine(source: WeightSource, estimate: (hp: Hyperparameters) => Memory
     if (!(error instanceof KvasirError) || error.code !== 'model_unsupported') throw error
     return { ...head, hyperparameters: null, memory: null, unsupported: String(error.fields['reason']) }
   }
+}
+
+function textOf(source: WeightSource, key: string): string | undefined {
+  const value = source.metadata(key)
+  return typeof value === 'string' ? value : undefined
 }
 
 /** The file's own chat template; null where it has none or its tokenizer cannot be read. */

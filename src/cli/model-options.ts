@@ -1,6 +1,6 @@
 /** Options about the model and about sampling, which several commands share. Names and defaults are llama.cpp's. */
 import { z } from 'zod'
-import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
+import { samplingSchema } from '../core/sampling.ts'
 import { parseCount } from '../core/sizes.ts'
 import type { LoadOptions } from '../engine/model.ts'
 import { type Option, type Options, type Values, toNumber } from './options.ts'
