@@ -18,7 +18,7 @@ const NEWLINE = 0x0a
 const CJK_STOPS = new Set(['。', '，', '、'].map((stop) => stop.charCodeAt(0)))
 
 /** Whether no pattern of any pre-tokenizer matches across the place between two UTF-16 units. */
-function isWordEnd(before: number, after: number): boolean {
+export function isWordEnd(before: number, after: number): boolean {
   if (after === 0x20 || after === NEWLINE) return isAlphanumeric(before)
   return (before === NEWLINE && isVisible(after)) || (CJK_STOPS.has(after) && isCjkLetter(before))
 }

@@ -15,7 +15,7 @@
  * | pre-tokenizer `whitespace`: asserts on two spaces      | refused                                                 |
  * | stack overflow in `std::regex` on long runs            | `cuts.ts`; `exaone-moe` matches whole pages: refused    |
  *
- * The rest (an unknown pre-tokenizer, a byte token without a number) is thrown and caught inside its loading function.
+ * The rest (an unknown pre-tokenizer, names that its rules for phi-3 miss) is thrown and caught inside its loading function.
  */
 import type { Pointer } from '../ggml/bindings.ts'
 import { ggml, takeGgmlError } from '../ggml/library.ts'
@@ -28,6 +28,7 @@ const REFUSED_PRE = ['whitespace', 'exaone-moe']
 const GGUF_TYPE_INT32 = 5
 const GGUF_TYPE_FLOAT32 = 6
 const N_TOKEN_TYPES = 7
+const TYPE_BYTE = 6
 
 /** A model of libllama that is only a vocabulary; to be freed with `llama_model_free`. Errors: `tokenizer_invalid`. */
 export function loadVocab(source: WeightSource): Pointer {
@@ -38,6 +39,7 @@ export function loadVocab(source: WeightSource): Pointer {
   if (pre !== undefined && REFUSED_PRE.includes(pre)) reader.fail(`the pre-tokenizer '${pre}' is not supported`)
   const tokens = reader.tokens()
   const types = reader.numbers('tokenizer.ggml.token_type', tokens.length, (x) => x >= 0 && x < N_TOKEN_TYPES)
+  requireByteNumbers(reader, tokens, types)
   const scores = reader.numbers('tokenizer.ggml.scores', tokens.length, (x) => !Number.isNaN(x))
   if (model === 'llama') requireByteTokens(reader, tokens)
 
@@ -62,6 +64,11 @@ export function loadVocab(source: WeightSource): Pointer {
   } finally {
     g.gguf_free(metadata)
   }
+}
+
+function requireByteNumbers(reader: VocabReader, tokens: readonly string[], types: readonly number[] | undefined): void {
+  const wrong = types?.findIndex((type, token) => type === TYPE_BYTE && !/^<0x[0-9A-F]{2}>/i.test(tokens[token]!)) ?? -1
+  if (wrong >= 0) reader.fail(`token ${wrong} (${JSON.stringify(tokens[wrong])}) is to be a byte, but names none`)
 }
 
 function requireByteTokens(reader: VocabReader, tokens: readonly string[]): void {

@@ -43,7 +43,7 @@ const tokenizerSchema = z.looseObject({
   pre_tokenizer: component,
   post_processor: component,
   decoder: component,
-  model: z.looseObject({ type: z.string().optional(), vocab: z.unknown() }),
+  model: z.looseObject({ type: z.string().optional(), vocab: z.unknown().optional() }),
 })
 
 /** A token by its text, or by an object that holds it. */
