@@ -3,7 +3,7 @@
  * nothing is built yet. `node scripts/build.js` builds what is missing or stale, `--force` from scratch.
  */
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -13,9 +13,12 @@ const LOCK = join(ROOT, 'node_modules', '.kvasir-build')
 const SOURCES = ['src', 'web', 'package.json', 'tsconfig.json', 'tsconfig.build.json']
 const BIN = (name, file) => join(ROOT, 'node_modules', name, file)
 
-/** Builds unless dist/ is newer than everything it is made of. Processes that start together wait for the one that builds. */
+/**
+ * Builds unless dist/ is newer than everything it is made of. Processes that start together wait for the one that builds.
+ * Where nothing can be written, an older build has to do.
+ */
 export async function ensureBuilt() {
-  if (isFresh()) return
+  if (isFresh() || (existsSync(STAMP) && !isWritable(ROOT))) return
   const release = await lock()
   try {
     if (!isFresh()) await build()
@@ -51,6 +54,15 @@ function isFresh() {
   if (!existsSync(STAMP)) return false
   const built = statSync(STAMP).mtimeMs
   return SOURCES.every((path) => newest(join(ROOT, path)) <= built)
+}
+
+function isWritable(path) {
+  try {
+    accessSync(path, constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** Time of the last change at or below `path`, in ms; folders count, so that removed files do. */

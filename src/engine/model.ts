@@ -23,6 +23,7 @@ export function bundledModel(): string {
 export async function load(path: string = bundledModel(), options: LoadOptions = {}): Promise<Model> {
   const { attention = 'dense', ...rest } = options
   if (attention !== 'dense') throw invalid(`attention '${String(attention)}' is unknown; only 'dense' exists so far`)
+  if (options.signal?.aborted) throw new KvasirError('aborted')
   return new Model(await Engine.load(path, rest))
 }
 
