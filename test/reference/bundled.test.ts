@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, it } from 'vitest'
+import { F16, F32 } from '../../src/ggml/types.ts'
 import { BUNDLED_GGUF, heldoutTokens } from '../support/bundled.ts'
 import { type Ftype, quantize, TemporaryFolder } from '../support/reference.ts'
 import { agreement } from '../support/runner.ts'
@@ -16,21 +17,20 @@ function bundledAs(ftype: Ftype): string {
 }
 
 describe('the bundled model agrees with libllama on 2,048 positions of real text', () => {
-  it.each<Ftype>(['f16', 'q8_0', 'q4_0', 'q4_k_s', 'q4_k_m', 'q6_k', 'bf16', 'f32'])('as %s', async (ftype) => {
+  it.each<Ftype>(['f16', 'q8_0', 'q4_0', 'q4_k_s', 'q4_k_m', 'q6_k', 'bf16'])('as %s', async (ftype) => {
     const result = await agreement(ftype === 'f16' ? BUNDLED_GGUF : bundledAs(ftype), tokens)
     expect(result.positions).toBe(2048)
     expect(result.top1).toBeGreaterThanOrEqual(0.995)
     expect(result.meanDelta).toBeLessThanOrEqual(0.01)
   })
 
-  it('token by token, as decoding reads it', async () => {
-    const result = await agreement(BUNDLED_GGUF, tokens, { nUbatch: 1 })
-    expect(result.top1).toBeGreaterThanOrEqual(0.995)
-    expect(result.meanDelta).toBeLessThanOrEqual(0.01)
-  })
-
-  it('with keys and values in f32, where no rounding of the cache can hide a mistake', async () => {
-    const result = await agreement(BUNDLED_GGUF, tokens, { nUbatch: 1, cacheType: 0, flashAttention: 'off' })
+  // libllama decodes without flash attention here: with it, it takes four times as long.
+  it.each([
+    ['', F16],
+    [', with keys and values in f32, where no rounding of the cache can hide a mistake', F32],
+  ])('token by token, as decoding reads it%s', async (_, cacheType) => {
+    const result = await agreement(BUNDLED_GGUF, tokens.subarray(0, 1025), { nUbatch: 1, cacheType, flashAttention: 'off' })
+    expect(result.positions).toBe(1024)
     expect(result.top1).toBeGreaterThanOrEqual(0.999)
     expect(result.maxDelta).toBeLessThanOrEqual(0.02)
   })

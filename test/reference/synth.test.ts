@@ -10,10 +10,10 @@ afterAll(() => folder[Symbol.dispose]())
 
 /** One layer is the shape's arithmetic; scripts/agreement.ts has more of them. Wide shapes read fewer tokens, to save time. */
 const SHAPES = [
-  { like: 'smollm2-135m', is: 'GQA 3:1, d 64, tied', layers: 4, nTokens: 2049 },
-  { like: 'qwen2.5-0.5b', is: 'GQA 7:1, d 64, tied, biases', layers: 2, nTokens: 1025 },
-  { like: 'tinyllama-1.1b', is: 'GQA 8:1, d 64, separate output', layers: 1, nTokens: 641 },
-  { like: 'llama-3.2-1b', is: 'GQA 4:1, d 64, tied, frequency factors', layers: 1, nTokens: 641 },
+  { like: 'smollm2-135m', is: 'GQA 3:1, d 64, tied', layers: 2, nTokens: 2049 },
+  { like: 'qwen2.5-0.5b', is: 'GQA 7:1, d 64, tied, biases', layers: 1, nTokens: 513 },
+  { like: 'tinyllama-1.1b', is: 'GQA 8:1, d 64, separate output', layers: 1, nTokens: 257 },
+  { like: 'llama-3.2-1b', is: 'GQA 4:1, d 64, tied, frequency factors', layers: 1, nTokens: 257 },
   { like: 'llama-7b', is: 'MHA, d 128, separate output', layers: 1, nTokens: 129 },
 ]
 
