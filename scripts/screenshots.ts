@@ -47,6 +47,7 @@ async function picture(path: string, options: BrowserContextOptions, prepare?: (
   }
   await prepare?.(page)
   await page.getByLabel('Your question').fill('How many lamps are there?')
+  await page.mouse.move(0, 0)
   await page.waitForTimeout(1000)
   await page.screenshot({ path })
   await page.context().close()

@@ -110,7 +110,15 @@ export async function startFakeOpenAi(given: Pick<FakeOptions, 'folder'> & Parti
         await pause(options.msPerToken)
       }
       const timings = { prompt_ms, predicted_per_second: 1000 / options.msPerToken }
-      const attention = { method: 'dense', kv_bytes: 2 * 1024 * 1024 }
+      const attention = {
+        method: 'dense',
+        keys_read: 1,
+        density: 1,
+        kept_tokens: 1,
+        evicted_tokens: 0,
+        kv_bytes: 2 ** 21,
+        kv_bytes_dense: 2 ** 21,
+      }
       await send({ ...delta(null, 'stop'), timings })
       await send({ choices: [], usage: { prompt_tokens: nPrompt, completion_tokens: words.length, attention } })
       await out.write('data: [DONE]\n\n')

@@ -82,8 +82,7 @@ function CostLine({ cost, phase }: { cost: Cost; phase: Phase }) {
     const cached = cost.cachedTokens > 0 ? ` (${count(cost.cachedTokens)} cached)` : ''
     parts.push(`prompt ${tokens(cost.promptTokens)}${cached}${cost.promptMs === null ? '' : ` in ${duration(cost.promptMs)}`}`)
   }
-  if (cost.kvBytes !== null) parts.push(`cache ${bytes(cost.kvBytes)}`)
-  if (cost.method !== null) parts.push(cost.method)
+  if (cost.attention) parts.push(`cache ${bytes(cost.attention.kv_bytes)}`, cost.attention.method)
   if (phase.kind === 'done' && phase.reason === 'stopped') parts.push('stopped')
   if (phase.kind === 'done' && phase.reason === 'length') parts.push('cut off: no more tokens allowed')
   // The dots stay with what is before them when the line breaks.

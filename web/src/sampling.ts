@@ -31,7 +31,7 @@ export const SAMPLING = [
     min: 0,
     max: 1,
     step: 0.05,
-    hint: 'smallest set of tokens that reaches this probability',
+    hint: 'smallest set that reaches this probability',
     otherwise: '',
   },
   { name: 'top_k', label: 'Top k', min: 0, max: 1_000_000, step: 1, hint: 'the k most likely tokens; 0 is all', otherwise: '' },

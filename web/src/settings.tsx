@@ -13,6 +13,7 @@ export function Settings({ onClose }: { onClose: () => void }) {
       <button type="button" class="remove" aria-label="Close the settings" title="Close" onClick={onClose}>
         ×
       </button>
+      <AttentionSection />
       <section aria-labelledby="sampling">
         <h2 id="sampling">Sampling</h2>
         <div class="fields">
@@ -42,7 +43,6 @@ export function Settings({ onClose }: { onClose: () => void }) {
           }}
         />
       </section>
-      <AttentionSection />
       {(server.value.kind === 'locked' || apiKey.value !== '') && <KeySection />}
     </aside>
   )

@@ -1,5 +1,6 @@
 /** What the page knows. Signals only: who changes them is `conversation.ts`, `server.ts` and the form that shows them. */
 import { computed, type Signal, signal } from '@preact/signals'
+import type { AttentionUsage } from '../../src/core/request.ts'
 import type { ChatMessage, ServerInfo } from './api.ts'
 import type { Failure } from './failure.ts'
 import { type Sampling, samplingFrom } from './sampling.ts'
@@ -31,8 +32,7 @@ export interface Cost {
   readonly tokensPerSecond: number | null
   /** From the click to the first text. */
   readonly firstTextMs: number | null
-  readonly kvBytes: number | null
-  readonly method: string | null
+  readonly attention: AttentionUsage | null
 }
 
 export const NO_COST: Cost = {
@@ -42,8 +42,7 @@ export const NO_COST: Cost = {
   answerTokens: 0,
   tokensPerSecond: null,
   firstTextMs: null,
-  kvBytes: null,
-  method: null,
+  attention: null,
 }
 
 /** One question and its answer. */

@@ -52,10 +52,12 @@ export function Status() {
       </footer>
     )
   const cost = exchanges.value.at(-1)?.cost.value
-  const cache = liveBytes.value ?? cost?.kvBytes ?? null
+  const cache = liveBytes.value ?? cost?.attention?.kv_bytes ?? null
   return (
     <footer class="status" aria-label="Status">
-      <Figure name="model" value={at.model} />
+      <span class="figure" title="Model">
+        {at.model}
+      </span>
       <Figure name="context" value={`${count(usedTokens.value)} / ${at.nCtx ? count(at.nCtx) : '?'}`} />
       <Figure name="cache" value={cache === null ? null : bytes(cache)} />
       <Figure name="in" value={cost?.promptTokens == null ? null : count(cost.promptTokens)} />

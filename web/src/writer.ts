@@ -65,8 +65,7 @@ export class Writer {
         promptTokens: usage.prompt_tokens,
         cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? 0,
         answerTokens: usage.completion_tokens,
-        kvBytes: usage.attention?.kv_bytes ?? null,
-        method: usage.attention?.method ?? null,
+        attention: usage.attention ?? null,
       }),
     }
   }
