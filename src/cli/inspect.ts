@@ -113,7 +113,10 @@ function toText({ source, hyperparameters: hp, memory, ...report }: Report, with
       row('shape', `${nLayer} layers, width ${nEmbd}, ${nHead} heads of ${headDim}${groups}, feed-forward ${nFf}`),
       row('vocabulary', `${nVocab} tokens, output ${hp.tiedOutput ? 'tied to the embedding' : 'of its own'}`),
       row('context', `trained for ${nCtxTrain} tokens`),
-      row('rope', `base ${freqBase}, ${nDims} dimensions, scaling ${JSON.stringify(scaling)}`),
+      row(
+        'rope',
+        `base ${freqBase}, ${nDims} dimensions, scaling ${scaling.type}${scaling.type === 'none' ? '' : ` by ${scaling.factor}`}`,
+      ),
     )
   }
   for (const [i, { type, tensors, bytes }] of report.types.entries())
@@ -158,7 +161,7 @@ function toJson({ source, hyperparameters: hp, memory, ...report }: Report, with
       n_ctx_train: hp.shape.nCtxTrain,
       norm_eps: hp.normEps,
       tied_output: hp.tiedOutput,
-      rope: hp.rope,
+      rope: { freq_base: hp.rope.freqBase, n_dims: hp.rope.nDims, scaling: snakeKeys(hp.rope.scaling) },
     },
     types: report.types,
     memory: memory && {
@@ -172,6 +175,12 @@ function toJson({ source, hyperparameters: hp, memory, ...report }: Report, with
     chat_template: report.template,
     ...(withTensors && { tensors: tensorsOf(source) }),
   }
+}
+
+/** `{ nCtxOrig: 1 }` → `{ n_ctx_orig: 1 }`, as every JSON we print is written. */
+function snakeKeys(value: object): object {
+  const snake = (key: string) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  return Object.fromEntries(Object.entries(value).map(([key, field]) => [snake(key), field as unknown]))
 }
 
 function tensorsOf(source: WeightSource) {
