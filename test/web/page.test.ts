@@ -215,7 +215,7 @@ describe.skipIf(!chromium)('the web page', () => {
   it('sends the settings that are set, keeps them, and leaves the others to the server', async () => {
     const page = await open()
     await page.getByRole('button', { name: 'Settings' }).click()
-    expect(await page.getByLabel('Temperature').getAttribute('placeholder')).toBe('0.8')
+    await expect.poll(() => page.getByLabel('Temperature').getAttribute('placeholder')).toBe('0.8')
     await page.getByLabel('Temperature').fill('0')
     await page.getByLabel('Top k').fill('1.5')
     await page.getByText('a whole number from 0').waitFor()

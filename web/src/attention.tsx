@@ -6,7 +6,7 @@ import { bytes, count } from './numbers.ts'
 import { exchanges } from './state.ts'
 
 export function AttentionSection() {
-  const attention = exchanges.value.at(-1)?.cost.value.attention
+  const attention = exchanges.value.map((exchange) => exchange.cost.value.attention).findLast((cost) => cost !== null)
   return (
     <section aria-labelledby="attention">
       <h2 id="attention">Attention</h2>
