@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { createApp } from '../../src/server/app.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
-import { post } from '../support/http.ts'
+import { SOON, post } from '../support/http.ts'
 
 async function valuesOf(app: ReturnType<typeof createApp>): Promise<Record<string, number>> {
   const text = await (await app.request('/metrics')).text()
@@ -45,7 +45,7 @@ test('requests that run and wait are seen while they do, and their caches', asyn
   const init = { method: 'POST', body: '{"prompt":"hello"}', signal: left.signal }
   const requests = [1, 2, 3].map(async () => app.request(new Request('http://localhost/v1/completions', init)))
   await expect
-    .poll(() => valuesOf(app))
+    .poll(() => valuesOf(app), SOON)
     .toMatchObject({
       kvasir_num_requests_running: 2,
       kvasir_num_requests_waiting: 1,

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { setLogLevel } from '../../src/core/log.ts'
 import { startServer, type RunningServer } from '../../src/server/serve.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
+import { SOON } from '../support/http.ts'
 
 const engine = new FakeEngine({ script: () => 'good day<end>', nCtx: 200, prefillSteps: 3, stepMs: 1 })
 let server: RunningServer
@@ -90,7 +91,7 @@ test('a long prompt that is refused before streaming is an error, not a stream',
 test('aborting a stream in the client frees the sequence', async () => {
   const stream = await client.chat.completions.create({ ...chat, stream: true, max_tokens: 100 })
   for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break
-  await expect.poll(() => engine.stats().requestsRunning).toBe(0)
+  await expect.poll(() => engine.stats().requestsRunning, SOON).toBe(0)
 })
 
 test('a failure in the middle of a stream is thrown by the client', async () => {

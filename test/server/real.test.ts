@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bundledModel } from '../../src/engine/model.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { startServer, type RunningServer } from '../../src/server/serve.ts'
-import { jsonOf } from '../support/http.ts'
+import { SOON, jsonOf } from '../support/http.ts'
 
 let server: RunningServer
 let engine: Engine
@@ -117,11 +117,11 @@ test.each([
   const left = new AbortController()
   const body = JSON.stringify({ prompt: 'The', n: 5, stream, ignore_eos: true })
   const leaving = fetch(`${server.url}/v1/completions`, { method: 'POST', body, signal: left.signal })
-  await expect.poll(() => engine.stats()).toMatchObject({ requestsRunning: 3, requestsWaiting: 2 })
-  await expect.poll(() => engine.stats().kvBytes).toBeGreaterThan(0)
+  await expect.poll(() => engine.stats(), SOON).toMatchObject({ requestsRunning: 3, requestsWaiting: 2 })
+  await expect.poll(() => engine.stats().kvBytes, SOON).toBeGreaterThan(0)
   left.abort()
   await leaving.then((response) => response.text()).catch(() => {})
-  await expect.poll(() => engine.stats()).toMatchObject({ requestsRunning: 0, requestsWaiting: 0, kvBytes: 0 })
+  await expect.poll(() => engine.stats(), SOON).toMatchObject({ requestsRunning: 0, requestsWaiting: 0, kvBytes: 0 })
 })
 
 test('text and tokens come back from each other', async () => {

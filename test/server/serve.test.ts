@@ -5,7 +5,7 @@ import { afterEach, expect, test } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
 import { startServer, type RunningServer, type ServeOptions } from '../../src/server/serve.ts'
 import { FakeEngine, type FakeEngineOptions } from '../support/fake-engine.ts'
-import { jsonOf } from '../support/http.ts'
+import { SOON, jsonOf } from '../support/http.ts'
 
 const servers: RunningServer[] = []
 afterEach(async () => {
@@ -43,21 +43,21 @@ test.each([
 ])('a client that leaves %s frees its sequences', async (_, body, options) => {
   const { engine, url } = await start({ stepMs: 2, nCtx: 1e6, ...options })
   const request = open(url, '/v1/completions', { prompt, ...body })
-  await expect.poll(() => engine.stats().requestsRunning).toBe('n' in body ? body.n : 1)
+  await expect.poll(() => engine.stats().requestsRunning, SOON).toBe('n' in body ? body.n : 1)
   expect(engine.requests.some((each) => each.signal!.aborted)).toBe(false)
   request.destroy()
-  await expect.poll(() => engine.stats().requestsRunning).toBe(0)
+  await expect.poll(() => engine.stats().requestsRunning, SOON).toBe(0)
   expect(engine.requests.every((each) => each.signal!.aborted)).toBe(true)
 })
 
 test('a client that leaves the queue does not hold up those behind', async () => {
   const { engine, url } = await start({ stepMs: 2, nCtx: 1e6, nParallel: 1 })
   const first = open(url, '/v1/completions', { prompt })
-  await expect.poll(() => engine.stats().requestsRunning).toBe(1)
+  await expect.poll(() => engine.stats().requestsRunning, SOON).toBe(1)
   const second = open(url, '/v1/completions', { prompt, stream: true })
-  await expect.poll(() => engine.stats().requestsWaiting).toBe(1)
+  await expect.poll(() => engine.stats().requestsWaiting, SOON).toBe(1)
   second.destroy()
-  await expect.poll(() => engine.stats().requestsWaiting).toBe(0)
+  await expect.poll(() => engine.stats().requestsWaiting, SOON).toBe(0)
   const third = post(url, '/v1/completions', { prompt, max_tokens: 3 })
   first.destroy()
   expect((await jsonOf(await third)).choices[0].text).toBe('aaa')
@@ -181,7 +181,7 @@ test('stopping ends what runs with an error, closes the model and the port', asy
   const { engine, server, url } = await start({ stepMs: 2, nCtx: 1e6 })
   const stream = await post(url, '/v1/completions', { prompt, stream: true })
   const whole = post(url, '/v1/completions', { prompt })
-  await expect.poll(() => engine.stats().requestsRunning).toBe(2)
+  await expect.poll(() => engine.stats().requestsRunning, SOON).toBe(2)
   const closing = server.close()
   expect(await stream.text()).toMatch(/data: \{"error":\{"message":"the model has been closed".*\n\n$/)
   expect((await whole).status).toBe(503)

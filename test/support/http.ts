@@ -2,6 +2,9 @@
 import type { Hono } from 'hono'
 import type { AppEnv } from '../../src/server/context.ts'
 
+/** For `expect.poll`: it happens at once on an idle machine, and a busy one may take its time. */
+export const SOON = { timeout: 30_000, interval: 5 }
+
 export async function post(app: Hono<AppEnv>, path: string, body: unknown): Promise<Response> {
   return app.request(path, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) })
 }
