@@ -3,7 +3,7 @@ import { z } from 'zod'
 
 export const samplingSchema = z.object({
   temperature: z.number().min(0).max(100).default(0.8).describe('0 is greedy'),
-  top_k: z.number().int().min(0).default(40).describe('keep the k most likely tokens; 0 keeps all'),
+  top_k: z.number().int().min(-1).default(40).describe('keep the k most likely tokens; 0 and -1 keep all'),
   top_p: z.number().min(0).max(1).default(0.95).describe('keep the smallest set whose probability reaches p; 1 keeps all'),
   min_p: z.number().min(0).max(1).default(0.05).describe('drop tokens below this share of the most likely one; 0 keeps all'),
   repeat_penalty: z.number().gt(0).default(1).describe('divide the logits of recent tokens; 1 is off'),

@@ -36,6 +36,7 @@ export async function chatCompletions(c: AppContext): Promise<Response> {
     prompts: [await tokensOfChat(engine, body.messages, contextOf(c, body))],
     topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : -1,
     promptLogprobs: false,
+    stop: engine.template.stop,
   })
   return answer(c, body, requests, chatFormat(engine, body.logprobs))
 }

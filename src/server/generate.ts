@@ -25,14 +25,19 @@ export interface RequestOptions {
   readonly prompts: readonly Int32Array[]
   readonly topLogprobs: number
   readonly promptLogprobs: boolean
+  /** Ends an answer besides the body's own: where the next turn of a chat would begin. */
+  readonly stop?: readonly string[]
 }
 
 /** `n` choices for each prompt, in the order of the prompts. */
-export function toRequests(c: AppContext, { body, prompts, topLogprobs, promptLogprobs }: RequestOptions): GenerateRequest[] {
+export function toRequests(
+  c: AppContext,
+  { body, prompts, topLogprobs, promptLogprobs, stop = [] }: RequestOptions,
+): GenerateRequest[] {
   const sampling = toSampling(c.var.engine, body)
   const shared = {
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? body.n_predict ?? -1,
-    stop: typeof body.stop === 'string' ? [body.stop] : body.stop,
+    stop: [...(typeof body.stop === 'string' ? [body.stop] : body.stop), ...stop],
     topLogprobs,
     promptLogprobs,
     ignoreEos: body.ignore_eos,

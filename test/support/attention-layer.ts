@@ -59,7 +59,10 @@ export class TestLayer implements Disposable {
     const counts = parts.map(({ x }) => x.length / N_EMBD)
     const firsts = counts.map((_, i) => counts.slice(0, i).reduce((a, b) => a + b, 0))
     const nTokens = firsts.at(-1)! + counts.at(-1)!
-    const matrix = (w: Float32Array, nIn: number) => ({ weight: g.input(F32, [nIn, w.length / nIn], (d) => d.set(w)), bias: null })
+    const matrix = (w: Float32Array, nIn: number) => ({
+      weight: g.input(F32, [nIn, w.length / nIn], (d) => d.set(w)),
+      bias: null,
+    })
     const x = g.input(F32, [N_EMBD, nTokens], (d) => parts.forEach((part, i) => d.set(part.x, firsts[i]! * N_EMBD)))
     const positions = g.input(I32, [nTokens], (d) => {
       for (const [i, { cache }] of parts.entries()) for (let j = 0; j < counts[i]!; j++) d[firsts[i]! + j] = cache.nTokens + j
