@@ -44,7 +44,7 @@ export const run = define({
   async run(values) {
     const file = values.file ?? (values.prompt === undefined && !process.stdin.isTTY ? '-' : undefined)
     const text = joinPrompt(file === undefined ? undefined : await readText(file), values.prompt)
-    if (text === undefined) throw usage('give a prompt with -p, or a file with -f')
+    if (text === undefined || text === '') throw usage('there is no prompt: give one with -p, or a file with -f')
     if (values.raw && values.systemPrompt !== undefined) throw usage('--raw takes no --system-prompt')
     const system = values.systemPrompt === undefined ? [] : [{ role: 'system', content: values.systemPrompt }]
 

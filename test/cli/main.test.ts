@@ -80,6 +80,7 @@ test.each([
   [['-p', 'hello'], 2, 'kvasir: the command must come before -p'],
   [['run', '-p', 'a', '-n', '-5'], 2, 'kvasir: --n-predict -5: must be -1 or more'],
   [['run', '-p', 'a', '--tmep', '0'], 2, 'kvasir: unknown option --tmep; did you mean --temp?'],
+  [['run'], 2, 'kvasir: there is no prompt'],
   [['run', '-p', 'a', 'b'], 2, "kvasir: unexpected argument 'b'"],
   [['run', '-p', 'a', '--attention', 'hip'], 2, 'kvasir: --attention hip: must be dense'],
   [['run', '-p', 'a', '-m', 'nowhere.gguf'], 1, "kvasir: no model at 'nowhere.gguf': no such file or folder"],
