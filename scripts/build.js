@@ -3,7 +3,18 @@
  * nothing is built yet. `node scripts/build.js` builds what is missing or stale, `--force` from scratch.
  */
 import { spawn } from 'node:child_process'
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -33,12 +44,14 @@ async function build() {
     throw new Error('kvasir is not built, and the tools to build it are not installed: run `npm ci` (without --omit=dev)')
   }
   process.stderr.write('kvasir: building dist/ (once)\n')
+  const start = new Date()
   await node(tsc, '-p', 'tsconfig.build.json')
   if (existsSync(join(ROOT, 'web', 'vite.config.ts'))) {
     await node(BIN('vite', 'bin/vite.js'), 'build', '-c', 'web/vite.config.ts', '--logLevel', 'warn')
   }
   mkdirSync(join(ROOT, 'dist'), { recursive: true })
   writeFileSync(STAMP, '')
+  utimesSync(STAMP, start, start) // what was edited meanwhile is newer
 }
 
 /** Runs a tool of ours; what it prints goes to stderr, for stdout belongs to the command that asked for the build. */
