@@ -46,7 +46,7 @@ for (const like of SYNTH_SHAPES.keys()) {
     const layers = like === 'llama-7b' ? 4 : undefined
     const size = full ? { layers } : { layers: like === 'llama-7b' ? 1 : 2, vocab: 4096 }
     await synthesize({ like, type, out, tokenizerFrom: BUNDLED_GGUF, ...size })
-    const name = size.layers === undefined ? like : `${like}, ${size.layers} layers`
+    const name = size.layers === undefined ? like : `${like}, layers: ${size.layers}`
     print(name, type, 'steps of 512', await agreement(out, tokens, { nThreads }))
     rmSync(out)
   }
