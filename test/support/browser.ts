@@ -39,7 +39,9 @@ export function launch(executablePath: string): Promise<Browser> {
 /** Builds the page into a folder of its own. */
 export async function buildPage(): Promise<{ readonly folder: string; remove(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'kvasir-web-'))
+  const before = process.env['NODE_ENV']
   await build({ configFile: 'web/vite.config.ts', logLevel: 'error', build: { outDir: folder } })
+  process.env['NODE_ENV'] = before
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) }
 }
 
