@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ensureBuilt } from '../../scripts/build.js'
 import { COMMANDS } from '../../src/cli/commands.ts'
 
@@ -22,16 +22,26 @@ interface Outcome {
   readonly stderr: string
 }
 
-function start(args: readonly string[], env: Record<string, string> = {}): { child: ChildProcess; outcome: Promise<Outcome> } {
+interface Started {
+  readonly child: ChildProcess
+  readonly outcome: Promise<Outcome>
+  /** The first text on stdout that matches, from the beginning. */
+  readonly heard: (pattern: RegExp) => Promise<RegExpExecArray>
+}
+
+function start(args: readonly string[], env: Record<string, string> = {}): Started {
   const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, ...env } })
   let [stdout, stderr] = ['', '']
   child.stdout.on('data', (data) => (stdout += data))
   child.stderr.on('data', (data) => (stderr += data))
+  onTestFinished(() => void child.kill('SIGKILL'))
   const outcome = new Promise<Outcome>((resolve) => {
     // An edit during the tests makes it build again.
     child.on('close', (status) => resolve({ status, stdout, stderr: stderr.replace(/^kvasir: building.*\n/, '') }))
   })
-  return { child, outcome }
+  const heard = (pattern: RegExp) =>
+    vi.waitFor(() => pattern.exec(stdout) ?? expect.unreachable(`no ${pattern} in: ${stdout}${stderr}`), 30_000)
+  return { child, outcome, heard }
 }
 
 /** Runs it with `input` on stdin. */
@@ -39,19 +49,6 @@ function kvasir(args: readonly string[], input = '', env: Record<string, string>
   const { child, outcome } = start(args, env)
   child.stdin!.end(input)
   return outcome
-}
-
-/** The first text on stdout that matches. */
-function heard(child: ChildProcess, pattern: RegExp): Promise<RegExpExecArray> {
-  let text = ''
-  return new Promise((resolve, reject) => {
-    child.stdout!.on('data', (data) => {
-      text += data
-      const match = pattern.exec(text)
-      if (match) resolve(match)
-    })
-    child.on('close', () => reject(new Error(`it ended without ${pattern}: ${text}`)))
-  })
 }
 
 beforeAll(ensureBuilt, 120_000)
@@ -137,8 +134,8 @@ describe('run', () => {
   })
 
   test('Ctrl-C stops it and keeps the text', async () => {
-    const { child, outcome } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
-    await heard(child, /\S+ \S+/)
+    const { child, outcome, heard } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
+    await heard(/\S+ \S+/)
     child.kill('SIGINT')
     const { status, stdout, stderr } = await outcome
     expect({ status, stderr }).toEqual({ status: 130, stderr: '' })
@@ -146,8 +143,8 @@ describe('run', () => {
   })
 
   test('a reader that has enough ends it without noise', async () => {
-    const { child, outcome } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
-    await heard(child, /\S/)
+    const { child, outcome, heard } = start(['run', '--raw', '-p', 'The', '-n', '4000', '--ignore-eos'])
+    await heard(/\S/)
     child.stdout!.destroy()
     expect(await outcome).toMatchObject({ status: 0, stderr: '' })
   })
@@ -163,9 +160,9 @@ test('chat keeps the conversation, and knows its commands', async () => {
 
 describe('serve', () => {
   test('listens, answers, and stops when it is told to', async () => {
-    const { child, outcome } = start(['serve', '--port', '0', '-c', '256'])
-    const [, url] = await heard(child, /listening on (http:\/\/127\.0\.0\.1:\d+)/)
-    await heard(child, /context of 256 tokens/)
+    const { child, outcome, heard } = start(['serve', '--port', '0', '-c', '256'])
+    const [, url] = await heard(/listening on (http:\/\/127\.0\.0\.1:\d+)/)
+    await heard(/context of 256 tokens/)
     expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: 'ok' })
     expect(await (await fetch(url!)).text()).toContain('<html')
     child.kill('SIGTERM')
