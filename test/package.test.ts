@@ -100,7 +100,7 @@ test('its types are found and checked', async () => {
 
 test('it generates as a library', async () => {
   const code = `import { load } from 'kvasir'
-    const model = await load()
+    const model = await load(undefined, { nThreads: 1 })
     const { tokens, usage } = await model.complete({ prompt: 'The access code', maxTokens: 5, ignoreEos: true })
     await model.close()
     console.log(JSON.stringify({ tokens, count: usage.completion_tokens }))
@@ -113,7 +113,7 @@ test('it generates as a library', async () => {
 })
 
 test('it generates on the command line', async () => {
-  const args = ['--offline', 'kvasir', 'run', '-p', 'Where is the lamp?', '-n', '8', '--ignore-eos', '--json']
+  const args = ['--offline', 'kvasir', 'run', '-p', 'Where is the lamp?', '-n', '8', '-t', '1', '--ignore-eos', '--json']
   const { stdout, stderr } = await run('npx', args, { cwd: project })
   expect(JSON.parse(stdout).tokens).toHaveLength(8)
   expect(stderr).toBe('')

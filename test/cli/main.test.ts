@@ -30,7 +30,8 @@ interface Started {
 }
 
 function start(args: readonly string[], env: Record<string, string> = {}): Started {
-  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, ...env } })
+  // One thread: tests run side by side, and threads that wait for each other spin.
+  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, KVASIR_ARG_THREADS: '1', ...env } })
   let [stdout, stderr] = ['', '']
   child.stdout.on('data', (data) => (stdout += data))
   child.stderr.on('data', (data) => (stderr += data))

@@ -16,7 +16,7 @@ async function readAll(answer: AsyncGenerator<Piece, Completion>): Promise<{ pie
 }
 
 describe('a loaded model', async () => {
-  const model = await load(undefined, { nCtx: 512 })
+  const model = await load(undefined, { nCtx: 512, nThreads: 1 })
   afterAll(() => model.close())
 
   test('streams what complete gives at once', async () => {
