@@ -2,22 +2,27 @@
 import { z } from 'zod'
 import { parseCount } from '../core/sizes.ts'
 
-/** `512,32k` or `[512, 32768]`. */
+/** `512,32k`, `[512, 32768]` or `512`. */
 function counts(min: number) {
-  const one = z.number().int().min(min)
-  const text = z.string().transform((list, context) => {
-    try {
-      return list
-        .split(',')
-        .filter((part) => part.trim() !== '')
-        .map(parseCount)
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: (error as Error).message })
-      return z.NEVER
-    }
-  })
-  return z.union([z.array(one), text.pipe(z.array(one)), one.transform((value) => [value])])
+  return z
+    .custom<string | number | readonly number[]>((value) => value !== undefined)
+    .transform((value, context) => {
+      try {
+        if (typeof value !== 'string') return typeof value === 'number' ? [value] : [...value]
+        return value
+          .split(',')
+          .filter((part) => part.trim() !== '')
+          .map(parseCount)
+      } catch (error) {
+        context.addIssue({ code: 'custom', message: (error as Error).message })
+        return z.NEVER
+      }
+    })
+    .pipe(z.array(z.number().int().min(min)))
 }
+
+/** What our caches can hold; any other type would end the process. */
+const CACHE_TYPES = ['f16', 'f32'] as const
 
 export const benchSchema = z.object({
   model: z.string().min(1).describe('a .gguf file, or a folder with config.json and *.safetensors'),
@@ -29,8 +34,8 @@ export const benchSchema = z.object({
   nBatch: z.number().int().min(1).default(2048).describe('tokens per step'),
   nUbatch: z.number().int().min(1).default(512).describe('tokens per graph'),
   nThreads: z.number().int().min(1).optional().describe('threads; default: the processors we may use'),
-  typeK: z.string().default('f16').describe('type of cached keys'),
-  typeV: z.string().default('f16').describe('type of cached values'),
+  typeK: z.enum(CACHE_TYPES).default('f16').describe('type of cached keys'),
+  typeV: z.enum(CACHE_TYPES).default('f16').describe('type of cached values'),
   repack: z.boolean().default(true).describe("put weights into the processor's own layouts"),
   attention: z
     .array(z.enum(['dense']))

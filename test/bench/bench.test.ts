@@ -68,7 +68,8 @@ describe('runBench', () => {
   it.each([
     ['nothing to measure', { nPrompt: [0], nGen: '0' }],
     ['a length that is no number', { nPrompt: 'x' }],
-    ['a cache type that does not exist', { typeK: 'q9' }],
+    ['a cache type that does not exist', { typeK: 'q9' as 'f16' }],
+    ['a cache type we do not have', { typeV: 'q8_0' as 'f16' }],
   ])('refuses %s', async (_, options) => {
     await expect(runBench({ ...small, ...options })).rejects.toMatchObject({ code: 'usage' })
   })
