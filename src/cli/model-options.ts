@@ -23,7 +23,11 @@ export const LOAD_OPTIONS = {
     hint: 'N',
     about: 'context per sequence in tokens, e.g. 32k; 0 is what the model was trained for',
     convert: parseCount,
-    schema: z.int().min(0).max(2 ** 30).default(0),
+    schema: z
+      .int()
+      .min(0)
+      .max(2 ** 30)
+      .default(0),
   },
   'batch-size': {
     short: 'b',
