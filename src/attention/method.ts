@@ -1,17 +1,24 @@
 /**
- * What an attention method is: what it stores, and the graph of one layer.
+ * What an attention method is.
  *
- * A method owns its projections, for some do not compute all of them; the common pieces (project, rotate, write, read) are
- * functions to call. It creates the inputs of a graph (masks, rows) once, in `start`; they are filled anew for every
- * computation, so a graph can serve many steps.
+ * A method answers one of three questions (an axis): whose queries, keys and values a head or layer uses (share), which rows
+ * stay in the cache (keep), which of the kept rows a query reads (read). A setting takes at most one method per axis; the
+ * empty answers together are dense attention. `attention.ts` puts the answers together; it asks for properties, never names.
+ *
+ * Shapes: d = headDim, H = nHead, G = nHeadKv, g = H / G, n = tokens of a part.
  */
+import type { z } from 'zod'
 import type { ModelShape } from '../core/shape.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { RopeParams } from '../ggml/ops.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { SequenceCache } from '../kv/cache.ts'
-import type { CacheLayout } from '../kv/layout.ts'
+import type { StoreLayout } from '../kv/layout.ts'
+import type { Store } from '../kv/store.ts'
 import type { Linear } from '../nn/linear.ts'
+
+export const AXES = ['share', 'keep', 'read'] as const
+export type Axis = (typeof AXES)[number]
 
 /** One layer as attention sees it. */
 export interface AttentionLayer {
@@ -30,7 +37,7 @@ export interface StepPart {
   readonly cache: SequenceCache
   readonly first: number
   readonly nTokens: number
-  /** Rows a read covers: those stored so far and the new ones, rounded up to whole tiles. */
+  /** Rows a read covers: those touched so far and the new ones, rounded up to whole tiles. */
   readonly nRead: number
 }
 
@@ -44,22 +51,108 @@ export interface Step {
   readonly parts: readonly StepPart[]
 }
 
-/** ggml type ids of cached keys and values. */
-export interface CacheTypes {
-  readonly k: number
-  readonly v: number
+/** A part's queries, keys and values in one layer, before rotation and after: f32[d, H, n] and f32[d, G, n]. */
+export interface Projected {
+  readonly q: Tensor
+  readonly k: Tensor
+  readonly v: Tensor
+  readonly rotated: { readonly q: Tensor; readonly k: Tensor }
 }
 
-/** Normed residual f32[nEmbd, nTokens] → what is added to the residual, of the same shape. */
-export type Attend = (layer: AttentionLayer, x: Tensor) => Tensor
+/** What the keep axis hands to the read axis: what there is to read in one layer. */
+export interface Kept {
+  readonly layer: AttentionLayer
+  /** f32[d, H, n], rotated so that a product with `k` is right. */
+  readonly q: Tensor
+  /** Keys as rows, `[d, nRead, G]`: the cache itself or a rotated copy. */
+  readonly k: Tensor
+  readonly v: Store
+  /** f16[nRead, n]: 0 for rows that a query may see, -∞ for the others. */
+  readonly mask: Tensor
+  readonly nRead: number
+}
 
-export interface AttentionMethod {
+/** What a read found: the outputs, and for methods that ask, the probabilities behind them. */
+export interface ReadResult {
+  /** f32[d · H, n] */
+  readonly o: Tensor
+  /** f32[m, n · g, G] over rows `index` i32[m, G], or over rows 0…m-1 if that is null. */
+  readonly p: { readonly values: Tensor; readonly index: Tensor | null } | null
+}
+
+export type ReadLayer = (kept: Kept) => ReadResult
+
+/** The read axis, with its options. */
+export interface Read {
+  /** Stores it adds to a layer, beside k and v. */
+  stores?(shape: ModelShape, il: number): { readonly [name: string]: StoreLayout }
+  /** How layer `il` wants its values stored. */
+  valueOrder(il: number): StoreLayout['order']
+  /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
+  readonly readsPrompts: boolean
+  /** What of the cache changes the graph, besides the number of rows. */
+  graphKey?(cache: SequenceCache): string
+  /** Creates the inputs of a part; the result is called for each layer, after the new rows are written. */
+  start(step: Step, part: StepPart, needsProbabilities: boolean): ReadLayer
+  /** Keys that the part's queries read in layer `il`, per KV head. */
+  keysRead(il: number, part: Pick<StepPart, 'cache' | 'nTokens'>): number
+}
+
+/** The keep axis, with its options. */
+export interface Keep {
+  /** Keys are stored rotated to their positions, or unrotated, to be rotated to places in the cache when they are read. */
+  readonly positions: 'absolute' | 'cache'
+  readonly needsProbabilities: boolean
+  /** Rows that a sequence of up to `nCtx` tokens needs at once. */
+  nRows(nCtx: number): number
+  /** True if a sequence can go on for ever: neither its rows nor its positions grow. */
+  readonly isEndless: boolean
+  stores?(shape: ModelShape): { readonly [name: string]: StoreLayout }
+  /** Tokens that a part may bring at most. */
+  mostTokens?(cache: SequenceCache): number
+  /** Creates the inputs of a part. */
+  start(step: Step, part: StepPart): KeepLayer
+  /** After a step: drops rows. `endsPrompt` is true when the step read the last of a prompt, or decoded. */
+  settle?(cache: SequenceCache, endsPrompt: boolean): void
+}
+
+export interface KeepLayer {
+  /** What there is to read in a layer, once the new rows are written. */
+  kept(layer: AttentionLayer, projected: Projected): Kept
+  /** How it reads prompts itself, where a plain read of what is kept would not be right. */
+  readonly read?: (kept: Kept, projected: Projected) => ReadResult
+  /** Sees the probabilities of a layer. */
+  observe?(il: number, p: NonNullable<ReadResult['p']>): void
+}
+
+/** A method: one file, and one line in the registry. */
+export interface Method<O extends z.ZodObject = z.ZodObject> {
   readonly name: string
-  layout(shape: ModelShape, types: CacheTypes): CacheLayout
-  start(step: Step): Attend
-  /** Keys that the part's queries read, per layer and KV head. */
-  keysRead(part: Pick<StepPart, 'cache' | 'nTokens'>): number
+  readonly axis: Axis
+  /** What it does, in a sentence. */
+  readonly summary: string
+  /** Where it comes from. */
+  readonly source: string
+  /** What it costs per token. */
+  readonly cost: string
+  readonly options: O
+  /** Methods it cannot work with, and why. */
+  readonly conflicts?: { readonly [name: string]: string }
+  /** Why it cannot serve a model with these options, or null. */
+  refuses?(shape: ModelShape, options: z.output<O>): string | null
 }
+
+export interface KeepMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
+  readonly axis: 'keep'
+  bind(options: z.output<O>, shape: ModelShape): Keep
+}
+
+export interface ReadMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
+  readonly axis: 'read'
+  bind(options: z.output<O>, shape: ModelShape): Read
+}
+
+export type AnyMethod = KeepMethod<any> | ReadMethod<any>
 
 /** Keys that dense attention reads for `nTokens` queries after `nBefore` tokens, per layer and KV head. */
 export function keysDense(nBefore: number, nTokens: number): number {

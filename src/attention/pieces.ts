@@ -1,5 +1,9 @@
-/** The pieces methods are made of. Shapes: d = headDim, H = nHead, G = nHeadKv, n = tokens of a part. */
+/** The pieces methods are made of. Shapes: d = headDim, H = nHead, G = nHeadKv, g = H / G, n = tokens of a part. */
+import { F16, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
+import type { CacheLayer } from '../kv/cache.ts'
+import { TILE } from '../kv/layout.ts'
+import type { RowMap } from '../kv/rows.ts'
 import { linear, type Linear } from '../nn/linear.ts'
 import type { AttentionLayer, Step, StepPart } from './method.ts'
 
@@ -9,8 +13,8 @@ export function project({ g, shape }: Step, weights: Linear, x: Tensor): Tensor 
   return g.reshape(y, shape.headDim, y.ne[0] / shape.headDim, y.ne[1])
 }
 
-/** Rotates f32[d, heads, nTokens] to the positions of the step. */
-export function rotate({ g, positions }: Step, layer: AttentionLayer, x: Tensor): Tensor {
+/** Rotates f32[d, heads, n] to `positions` i32[n]. */
+export function rotate({ g }: Step, layer: AttentionLayer, x: Tensor, positions: Tensor): Tensor {
   return g.ropeExt(x, positions, layer.ropeFactors, layer.rope)
 }
 
@@ -25,15 +29,70 @@ export function join({ g }: Step, parts: readonly Tensor[]): Tensor {
   return parts.reduce((all, part) => g.concat(all, part, 1))
 }
 
+/** Writes a part's new keys and values; one input of row numbers serves all layers whose maps agree. */
+export type WriteRows = (layer: CacheLayer, k: Tensor, v: Tensor) => void
+
+/** `perHead`: every layer and head has rows of its own; otherwise all maps are alike and the first one serves. */
+export function writer({ g }: Step, { cache, nTokens }: StepPart, perHead: boolean): WriteRows {
+  const inputs = new Map<string, Tensor>()
+  const slots = (name: 'k' | 'v', layer: CacheLayer): Tensor => {
+    const maps: readonly RowMap[] = perHead ? layer.rows : [cache.rows]
+    const key = perHead ? `${name}${cache.layers.indexOf(layer)}` : `${name}:${layer[name].layout.order}`
+    const known = inputs.get(key)
+    if (known) return known
+    const store = layer[name]
+    const made = g.input(I32, [nTokens * store.slotsPerToken, maps.length], (data) => store.slots(data, maps))
+    inputs.set(key, made)
+    return made
+  }
+  return (layer, k, v) => {
+    layer.k.write(g, k, slots('k', layer))
+    layer.v.write(g, v, slots('v', layer))
+  }
+}
+
 const F16_MINUS_INFINITY = 0xfc00
 
-/** f16[nRead, n]: 0 where a query may see the key of a row, -∞ where the key lies in its future or the row is unused. */
-export function causalMask(mask: Uint16Array, { cache, nTokens, nRead }: StepPart): void {
-  const { rows } = cache.layers[0]!
-  for (let query = 0; query < nTokens; query++) {
-    // Rows are ascending by position, and the new tokens take the rows behind the stored ones.
-    const visible = rows.nRows + query + 1
-    mask.fill(0, query * nRead, query * nRead + visible)
-    mask.fill(F16_MINUS_INFINITY, query * nRead + visible, (query + 1) * nRead)
-  }
+/**
+ * f16[nRead, n]: 0 where a query may see the key of a row, -∞ where the key lies in its future or the row is unused. The
+ * rows in use must lie together from 0 on; the new tokens take the rows behind them.
+ */
+export function causalMask({ g }: Step, { cache, nTokens, nRead }: StepPart): Tensor {
+  return g.input(F16, [nRead, nTokens], (mask) => {
+    for (let query = 0; query < nTokens; query++) {
+      const visible = cache.rows.nRows + query + 1
+      mask.fill(0, query * nRead, query * nRead + visible)
+      mask.fill(F16_MINUS_INFINITY, query * nRead + visible, (query + 1) * nRead)
+    }
+  })
+}
+
+/** f32[d, H, n] → f32[d, n · g, G]: the query heads of a KV head as rows beside each other, tokens first. */
+export function groupHeads({ g, shape }: Step, q: Tensor): Tensor {
+  const { headDim: d, nHead: H, nHeadKv: G } = shape
+  const n = q.ne[2]
+  return g.reshape(n === 1 ? q : g.cont(g.permute(q, 0, 2, 1, 3)), d, (n * H) / G, G)
+}
+
+/** f32[d, n · g, G] → f32[d · H, n]. */
+export function ungroupHeads({ g, shape }: Step, o: Tensor, n: number): Tensor {
+  const { headDim: d, nHead: H } = shape
+  const heads = g.reshape(o, d, n, H)
+  return g.reshape(n === 1 ? heads : g.cont(g.permute(heads, 0, 2, 1, 3)), d * H, n)
+}
+
+/** softmax of scores f32[m, n · g, G] under a mask f16[m, n]. */
+export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor | null, n: number): Tensor {
+  const [m, rows, G] = scores.ne
+  const p = g.softMaxExt(g.reshape(scores, m, n, shape.nHead), mask, 1 / Math.sqrt(shape.headDim))
+  return g.reshape(p, m, rows, G)
+}
+
+/** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */
+export function weigh({ g }: Step, p: Tensor, columns: Tensor): Tensor {
+  const [m, rows, G] = p.ne
+  const tiles = g.permute(g.reshape(p, TILE, m / TILE, rows, G), 0, 2, 1, 3)
+  const perTile = g.mulMat(columns, tiles) // f32[d, rows, m / TILE, G]
+  if (m === TILE) return g.reshape(perTile, columns.ne[1], rows, G)
+  return g.reshape(g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3))), columns.ne[1], rows, G)
 }

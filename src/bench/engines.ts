@@ -1,6 +1,5 @@
 /** The engines of a run: loaded once, and given a seat (caches of their own) for each group of tests. */
 import { availableParallelism } from 'node:os'
-import { dense } from '../attention/dense.ts'
 import { KvasirError } from '../core/errors.ts'
 import { Runner } from '../engine/runner.ts'
 import { typeId } from '../ggml/types.ts'
@@ -44,9 +43,7 @@ export async function loadEngines(
     if (options.versus && source.format !== 'gguf') throw new KvasirError('usage', { reason: 'llama.cpp reads .gguf files only' })
     const cacheTypes = { k: typeId(options.typeK), v: typeId(options.typeV) }
     onProgress?.(`kvasir loads ${options.model}`)
-    runner = await turns.take('kvasir', () =>
-      Runner.load(source, { attention: dense, nThreads, cacheTypes, repack: options.repack, signal }),
-    )
+    runner = await turns.take('kvasir', () => Runner.load(source, { nThreads, cacheTypes, repack: options.repack, signal }))
     signal?.addEventListener('abort', interrupt)
     if (options.versus) {
       onProgress?.(`llama.cpp loads ${options.model}`)

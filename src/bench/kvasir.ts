@@ -1,6 +1,5 @@
 /** Our engine as a contender: the runner, without scheduler, tokeniser and sampler. */
-import type { Runner, RunPart } from '../engine/runner.ts'
-import type { SequenceCache } from '../kv/cache.ts'
+import type { Runner, RunPart, RunSequence } from '../engine/runner.ts'
 import type { Contender, Seats, StepTokens } from './contender.ts'
 
 export interface KvasirSeats extends Seats {
@@ -14,32 +13,32 @@ export class KvasirContender implements Contender {
   readonly attention: string
   readonly flashAttn = -1
   readonly #runner: Runner
-  readonly #caches: readonly SequenceCache[]
+  readonly #sequences: readonly RunSequence[]
   readonly #nUbatch: number
 
   constructor(runner: Runner, { nSeq, nCtx, attention, nUbatch }: KvasirSeats) {
     this.attention = attention
     this.#runner = runner
     this.#nUbatch = nUbatch
-    this.#caches = Array.from({ length: nSeq }, () => runner.newSequence(nCtx))
+    this.#sequences = Array.from({ length: nSeq }, () => runner.newSequence(nCtx, attention))
   }
 
   async step(parts: readonly StepTokens[]): Promise<void> {
     for (const graph of splitSteps(parts, this.#nUbatch)) {
       await this.#runner.run(
         graph.map(({ seq, tokens, logits }): RunPart => {
-          return { cache: this.#caches[seq]!, tokens, logits: logits ? 'last' : 'none' }
+          return { sequence: this.#sequences[seq]!, tokens, logits: logits ? 'last' : 'none' }
         }),
       )
     }
   }
 
   truncate(nTokens: number): void {
-    for (const cache of this.#caches) cache.truncate(nTokens)
+    for (const { cache } of this.#sequences) cache.truncate(nTokens)
   }
 
   kvBytes(): number {
-    return this.#caches.reduce((sum, cache) => sum + cache.bytesHeld, 0)
+    return this.#sequences.reduce((sum, { cache }) => sum + cache.bytesHeld, 0)
   }
 
   computeSeconds(): number {
@@ -47,7 +46,7 @@ export class KvasirContender implements Contender {
   }
 
   [Symbol.dispose](): void {
-    for (const cache of this.#caches) cache[Symbol.dispose]()
+    for (const sequence of this.#sequences) sequence[Symbol.dispose]()
   }
 }
 

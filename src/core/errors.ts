@@ -77,6 +77,12 @@ export const ERRORS = {
     message: '{reason}',
     remedy: 'Correct the field named in the message.',
   },
+  attention_invalid: {
+    status: 400,
+    type: 'invalid_request_error',
+    message: 'attention: {reason}',
+    remedy: 'See `kvasir methods` for the methods and their options.',
+  },
   invalid_json: {
     status: 400,
     type: 'invalid_request_error',

@@ -1,6 +1,17 @@
 /** What is asked of the engine and what it answers: the nouns that server, command line, library and benchmarks share. */
 import type { SamplingParams } from './sampling.ts'
 
+/**
+ * How attention is to be computed: `hip`, `streaming:window=1020+sparq`, `{"method":"sparq","k":64}`, or an array of these.
+ * `kvasir methods` lists what there is.
+ */
+export type AttentionSetting = string | MethodSetting | readonly (string | MethodSetting)[]
+
+export interface MethodSetting {
+  readonly method: string
+  readonly [option: string]: unknown
+}
+
 export interface GenerateRequest {
   /** Token ids of the prompt, special tokens included. Never empty. */
   readonly prompt: Int32Array
@@ -17,6 +28,8 @@ export interface GenerateRequest {
   readonly ignoreEos: boolean
   /** Context of this request in tokens; never more than the engine's. */
   readonly nCtx?: number | undefined
+  /** Instead of the engine's own setting. */
+  readonly attention?: AttentionSetting | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -59,7 +72,7 @@ export interface Usage {
   readonly attention: AttentionUsage
 }
 
-/** Measured cost of a request's attention; keys are counted per query token, layer and KV head. */
+/** Measured cost of a request's attention; keys are counted once per query token, layer and KV head. */
 export interface AttentionUsage {
   readonly method: string
   readonly keys_read: number

@@ -2,16 +2,15 @@
  * The engine: takes requests, runs them together step by step, and streams what comes out.
  */
 import { basename, resolve } from 'node:path'
-import { dense } from '../attention/dense.ts'
+import { canonicalSpec } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
-import type { GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
+import type { AttentionSetting, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { F16, F32, typeId } from '../ggml/types.ts'
 import type { ChatTemplate } from '../text/chat-template.ts'
 import { chatTemplateOf } from '../text/chat.ts'
 import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { residentTotal } from '../kv/layout.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { Runner } from './runner.ts'
@@ -34,6 +33,8 @@ export interface EngineOptions {
   /** Type of cached keys and values (-ctk, -ctv; default f16). */
   readonly typeK?: string
   readonly typeV?: string
+  /** How attention is computed (--attention; default dense), unless a request says otherwise. */
+  readonly attention?: AttentionSetting
   /** Put weights into the processor's repacked layouts where they are faster (default true; costs loading time). */
   readonly repack?: boolean
   /** 0…1 while loading. */
@@ -89,6 +90,8 @@ export class Engine implements AsyncDisposable {
   readonly nCtx: number
   readonly nParallel: number
   readonly nThreads: number
+  /** The setting of requests that name none, as it is written. */
+  readonly attention: string
   /** Called once per finished or aborted request. */
   onFinished: ((request: FinishedRequest) => void) | undefined
   readonly #runner: Runner
@@ -109,6 +112,7 @@ export class Engine implements AsyncDisposable {
     this.nCtx = options.nCtx || parts.runner.shape.nCtxTrain
     this.nParallel = options.nParallel ?? 4
     this.nThreads = parts.runner.nThreads
+    this.attention = parts.runner.attention(options.attention ?? 'dense').spec
     const nBatch = Math.min(options.nBatch ?? 2048, options.nUbatch ?? 512)
     const nLogits = Math.max(1, Math.floor(LOGITS_BYTES / (4 * this.shape.nVocab)))
     this.#scheduler = new Scheduler({ nParallel: this.nParallel, nBatch, nLogits })
@@ -117,6 +121,7 @@ export class Engine implements AsyncDisposable {
   static async load(path: string, options: EngineOptions = {}): Promise<Engine> {
     for (const name of ['nCtx', 'nBatch', 'nUbatch', 'nParallel', 'nThreads'] as const) checkCount(name, options[name])
     const cacheTypes = { k: cacheType('typeK', options.typeK), v: cacheType('typeV', options.typeV) }
+    canonicalSpec(options.attention ?? 'dense') // a mistake in it is told before anything is loaded
     const type = options.type === undefined ? undefined : typeId(options.type)
     const opened: Disposable[] = []
     try {
@@ -127,7 +132,7 @@ export class Engine implements AsyncDisposable {
       const template = chatTemplateOf(source, tokenizer)
       const nThreads = options.nThreads ?? defaultThreads()
       const { repack = true, onProgress, signal } = options
-      const runner = await Runner.load(source, { attention: dense, nThreads, cacheTypes, type, repack, onProgress, signal })
+      const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, onProgress, signal })
       return new Engine({ path: resolve(path), source, tokenizer, template, runner }, options)
     } catch (error) {
       for (const resource of opened.reverse()) resource[Symbol.dispose]()
@@ -142,7 +147,8 @@ export class Engine implements AsyncDisposable {
   /** Throws at once for a prompt that does not fit (`exceed_context_size_error`); otherwise queues. Leaving the loop aborts. */
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     if (this.#closed) throw new KvasirError('closed')
-    const nCtx = Math.min(this.nCtx, request.nCtx ?? this.nCtx)
+    const attention = this.#runner.attention(request.attention ?? this.attention)
+    const nCtx = attention.isEndless ? Infinity : Math.min(this.nCtx, request.nCtx ?? this.nCtx)
     checkFits(request, nCtx)
     const { waiting } = this.#scheduler
     if (waiting.length >= MOST_WAITING) throw new KvasirError('overloaded', { waiting: waiting.length })
@@ -150,8 +156,8 @@ export class Engine implements AsyncDisposable {
       tokenizer: this.tokenizer,
       nVocab: this.shape.nVocab,
       nCtx,
-      method: dense.name,
-      denseBytes: (nTokens) => residentTotal(this.#runner.layout, nTokens),
+      method: attention.spec,
+      denseBytes: (nTokens) => this.#runner.denseBytes(nTokens),
       onAbort: () => this.#onAbort(),
     })
     waiting.push(sequence)
@@ -169,8 +175,8 @@ export class Engine implements AsyncDisposable {
       steps,
       stepSeconds,
       computeSeconds: this.#runner.computeSeconds,
-      kvBytes: running.reduce((sum, { cache }) => sum + (cache?.bytesHeld ?? 0), 0),
-      kvBytesPerToken: this.#runner.cacheBytesPerToken,
+      kvBytes: running.reduce((sum, { run }) => sum + (run?.cache.bytesHeld ?? 0), 0),
+      kvBytesPerToken: this.#runner.cacheBytesPerToken(this.attention),
       weightBytes: this.#runner.weightBytes,
       computeBytes: this.#runner.scratchBytes,
     }
@@ -196,7 +202,8 @@ export class Engine implements AsyncDisposable {
     await Promise.resolve() // so that requests submitted together start together
     for (;;) {
       this.#scheduler.admit((sequence) => {
-        sequence.cache = this.#runner.newSequence(Math.min(this.nCtx, sequence.request.nCtx ?? this.nCtx))
+        const { nCtx = this.nCtx, attention = this.attention } = sequence.request
+        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), attention)
         sequence.times.started = performance.now()
       })
       this.#finishEnded()

@@ -1,8 +1,8 @@
 /** What a model will need, told from its headers alone. */
-import { dense } from '../attention/dense.ts'
+import { attentionFor } from '../attention/spec.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { rowBytes, typeId } from '../ggml/types.ts'
-import { bytesPerToken, residentBytes } from '../kv/layout.ts'
+import { bytesPerToken, residentTotal } from '../kv/layout.ts'
 import { architectureOf } from '../models/index.ts'
 import type { Hyperparameters } from '../models/model.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -33,12 +33,9 @@ export function hyperparametersOf(source: WeightSource): Hyperparameters {
 
 export function estimateMemory(source: WeightSource, shape: ModelShape, options: EstimateOptions): MemoryEstimate {
   const nCtx = options.nCtx || shape.nCtxTrain
-  const layout = dense.layout(shape, { k: typeId(options.typeK), v: typeId(options.typeV) })
+  const layout = attentionFor('dense', shape).layout(shape, { k: typeId(options.typeK), v: typeId(options.typeV) })
   const weightBytes = [...source.tensors.values()].reduce((sum, { nBytes }) => sum + nBytes, 0)
-  const cacheBytes = layout.layers.reduce(
-    (sum, { k, v }) => sum + k.nHead * residentBytes(k, nCtx) + v.nHead * residentBytes(v, nCtx),
-    0,
-  )
+  const cacheBytes = residentTotal(layout, nCtx)
   const computeBytes = scratchBytes(shape, nCtx, Math.min(options.nUbatch, nCtx))
   return {
     nCtx,

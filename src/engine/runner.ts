@@ -4,16 +4,18 @@
  * The linear layers see all tokens side by side, attention works sequence by sequence. A graph is recorded once per shape
  * of a step and computed again while the shape repeats, which in decoding it does for a whole tile of tokens.
  */
-import type { AttentionMethod, CacheTypes, Step, StepPart } from '../attention/method.ts'
-import { keysDense } from '../attention/method.ts'
+import { type Attention, type CacheTypes, startStep } from '../attention/attention.ts'
+import { attentionFor } from '../attention/spec.ts'
+import { keysDense, type Step, type StepPart } from '../attention/method.ts'
 import { KvasirError } from '../core/errors.ts'
+import type { AttentionSetting } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { Backend } from '../ggml/backend.ts'
 import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
 import { SequenceCache } from '../kv/cache.ts'
-import { bytesPerToken, type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
+import { bytesPerToken, residentTotal } from '../kv/layout.ts'
 import { architectureOf } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -21,14 +23,21 @@ import { Uploader, type Weights } from '../weights/upload.ts'
 
 /** What one sequence wants of a step. */
 export interface RunPart {
-  readonly cache: SequenceCache
+  readonly sequence: RunSequence
   readonly tokens: ArrayLike<number>
   /** Which of these tokens' logits are wanted. */
   readonly logits: 'none' | 'last' | 'all'
+  /** False while more of a prompt is to come; methods that choose what to keep then wait. Default true. */
+  readonly endsPrompt?: boolean
+}
+
+/** A cache, and the attention that fills and reads it. */
+export interface RunSequence extends Disposable {
+  readonly cache: SequenceCache
+  readonly attention: Attention
 }
 
 export interface RunnerOptions {
-  readonly attention: AttentionMethod
   readonly nThreads: number
   readonly cacheTypes: CacheTypes
   readonly type?: number | undefined
@@ -52,7 +61,6 @@ const NODES_PER_PART = 48
 
 export class Runner implements Disposable {
   readonly shape: ModelShape
-  readonly layout: CacheLayout
   readonly stats = { steps: 0, stepSeconds: 0, tokens: 0 }
   readonly #model: Model
   readonly #weights: Weights
@@ -60,22 +68,18 @@ export class Runner implements Disposable {
   /** Prompts need far more of it than decoding, and nothing in it outlives a step: so it is given back in between. */
   #scratch: Scratch
   #isDecoding = false
-  readonly #attention: AttentionMethod
+  readonly #types: CacheTypes
+  readonly #attentions = new Map<string, Attention>()
   #plan: Plan | null = null
   #logits = new Float32Array(0)
 
-  private constructor(
-    model: Model,
-    shape: ModelShape,
-    parts: { weights: Weights; backend: Backend; attention: AttentionMethod; types: CacheTypes },
-  ) {
+  private constructor(model: Model, shape: ModelShape, parts: { weights: Weights; backend: Backend; types: CacheTypes }) {
     this.#model = model
     this.shape = shape
     this.#weights = parts.weights
     this.#backend = parts.backend
-    this.#attention = parts.attention
+    this.#types = parts.types
     this.#scratch = new Scratch(parts.backend.bufferType)
-    this.layout = parts.attention.layout(shape, parts.types)
   }
 
   static async load(source: WeightSource, options: RunnerOptions): Promise<Runner> {
@@ -86,7 +90,7 @@ export class Runner implements Disposable {
       const uploader = new Uploader(source, backend, options)
       const model = architecture.build(hp, source, uploader)
       const weights = await uploader.place(options.onProgress, options.signal)
-      return new Runner(model, hp.shape, { weights, backend, attention: options.attention, types: options.cacheTypes })
+      return new Runner(model, hp.shape, { weights, backend, types: options.cacheTypes })
     } catch (error) {
       backend[Symbol.dispose]()
       throw error
@@ -110,13 +114,30 @@ export class Runner implements Disposable {
     return this.#scratch.bytes
   }
 
-  get cacheBytesPerToken(): number {
-    return bytesPerToken(this.layout)
+  /** Bytes that a token adds to a cache of `setting`, before anything is dropped. */
+  cacheBytesPerToken(setting: AttentionSetting = 'dense'): number {
+    return bytesPerToken(this.attention(setting).layout(this.shape, this.#types))
   }
 
-  /** An empty cache for up to `nCtx` tokens; dispose it to give its memory back. */
-  newSequence(nCtx: number): SequenceCache {
-    return new SequenceCache(this.layout, nCtx)
+  /** Resident bytes of a dense cache with `nTokens`. */
+  denseBytes(nTokens: number): number {
+    return residentTotal(this.attention('dense').layout(this.shape, this.#types), nTokens)
+  }
+
+  /** The attention of a setting for this model. Errors: `attention_invalid`. */
+  attention(setting: AttentionSetting): Attention {
+    const made = attentionFor(setting, this.shape)
+    const known = this.#attentions.get(made.spec)
+    if (known) return known
+    this.#attentions.set(made.spec, made)
+    return made
+  }
+
+  /** An empty sequence for up to `nCtx` tokens; dispose it to give its memory back. */
+  newSequence(nCtx: number, setting: AttentionSetting = 'dense'): RunSequence {
+    const attention = this.attention(setting)
+    const cache = new SequenceCache(attention.layout(this.shape, this.#types), attention.nRows(nCtx))
+    return { cache, attention, [Symbol.dispose]: () => cache[Symbol.dispose]() }
   }
 
   /**
@@ -130,10 +151,12 @@ export class Runner implements Disposable {
     plan.graph.fillInputs()
     await this.#backend.compute(plan.graph)
     const results = this.#read(plan, parts)
-    for (const { cache, tokens } of parts) {
-      cache.keysDense += keysDense(cache.nTokens, tokens.length)
-      cache.keysRead += this.#attention.keysRead({ cache, nTokens: tokens.length })
+    for (const { sequence, tokens, endsPrompt = true } of parts) {
+      const { cache, attention } = sequence
+      cache.keysDense += keysDense(cache.nTokens, tokens.length) * this.shape.nLayer * this.shape.nHeadKv
+      cache.keysRead += attention.keysRead(cache, tokens.length)
       cache.append(tokens.length)
+      attention.settle(cache, endsPrompt)
       this.stats.tokens += tokens.length
     }
     this.stats.steps++
@@ -156,11 +179,13 @@ export class Runner implements Disposable {
 
   #check(parts: readonly RunPart[]): void {
     if (parts.length === 0) throw new Error('a step needs a part')
-    for (const { cache, tokens } of parts) {
+    for (const { sequence, tokens } of parts) {
       if (tokens.length === 0) throw new Error('a part needs a token')
-      const nTokens = cache.nTokens + tokens.length
-      if (nTokens > cache.nCtx)
-        throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nTokens, n_ctx: cache.nCtx })
+      const { cache, attention } = sequence
+      if (tokens.length > attention.mostTokens(cache)) throw new Error(`${attention.spec} takes fewer tokens at once`)
+      const nRows = cache.rows.nRows + tokens.length
+      if (nRows > cache.capacity)
+        throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity })
       for (let i = 0; i < tokens.length; i++) {
         const token = tokens[i]!
         if (Number.isInteger(token) && token >= 0 && token < this.shape.nVocab) continue
@@ -170,7 +195,9 @@ export class Runner implements Disposable {
   }
 
   #planFor(parts: readonly RunPart[]): Plan {
-    const key = parts.map((part) => `${part.cache.id}:${part.tokens.length}:${nRead(part)}:${part.logits}`).join(' ')
+    const key = parts
+      .map(({ sequence: { cache, attention }, tokens, logits }) => `${attention.graphKey(cache, tokens.length)}:${logits}`)
+      .join(' ')
     if (this.#plan?.key !== key) {
       const isDecoding = parts.every(({ tokens }) => tokens.length === 1)
       if (isDecoding && !this.#isDecoding) this.trim()
@@ -193,7 +220,14 @@ export class Runner implements Disposable {
       const nOut = outputsOf(parts).length
       const outputs = nOut > 0 ? graph.input(I32, [nOut], (data) => data.set(outputsOf(plan.parts))) : null
       const step: Step = { g: graph, shape: this.shape, nTokens, positions, parts: stepParts(parts) }
-      const logits = this.#model.forward(step, { tokens, outputs }, this.#attention.start(step))
+      const logits = this.#model.forward(
+        step,
+        { tokens, outputs },
+        startStep(
+          step,
+          parts.map(({ sequence }) => sequence.attention),
+        ),
+      )
       if (logits) graph.output(logits)
       graph.plan(this.#scratch)
       return Object.assign(plan, { logits })
@@ -225,10 +259,6 @@ export class Runner implements Disposable {
   }
 }
 
-function nRead({ cache, tokens }: RunPart): number {
-  return roundUp(cache.nTokens + tokens.length, TILE)
-}
-
 function nOutputs({ logits, tokens }: RunPart): number {
   return logits === 'none' ? 0 : logits === 'last' ? 1 : tokens.length
 }
@@ -237,15 +267,17 @@ function nOutputs({ logits, tokens }: RunPart): number {
 function stepParts(parts: readonly RunPart[]): StepPart[] {
   let first = 0
   return parts.map((part) => {
+    const { cache, attention } = part.sequence
     const nTokens = part.tokens.length
     first += nTokens
-    return { cache: part.cache, first: first - nTokens, nTokens, nRead: nRead(part) }
+    return { cache, first: first - nTokens, nTokens, nRead: attention.nRead(cache, nTokens) }
   })
 }
 
 function eachToken(parts: readonly RunPart[], visit: (at: number, token: number, position: number) => void): void {
   let at = 0
-  for (const { cache, tokens } of parts) {
+  for (const { sequence, tokens } of parts) {
+    const { cache } = sequence
     for (let i = 0; i < tokens.length; i++) visit(at++, tokens[i]!, cache.nTokens + i)
   }
 }

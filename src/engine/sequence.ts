@@ -1,20 +1,20 @@
 /** One request on its way: its cache, how far its prompt has been read, and what it has answered so far. */
 import { KvasirError } from '../core/errors.ts'
 import type { GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../core/request.ts'
-import type { SequenceCache } from '../kv/cache.ts'
 import { Detokenizer } from '../text/detokenizer.ts'
 import { StopMatcher } from '../text/stop.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { Channel } from './channel.ts'
 import { logprobOf } from './logprobs.ts'
-import type { RunPart } from './runner.ts'
+import type { RunPart, RunSequence } from './runner.ts'
 import { Sampler } from './sampler.ts'
 
 export interface SequenceSetup {
   readonly tokenizer: Tokenizer
   readonly nVocab: number
-  /** Tokens this sequence may hold, prompt and answer. */
+  /** Tokens this sequence may have, prompt and answer; Infinity for attention that goes on for ever. */
   readonly nCtx: number
+  /** The attention setting, as it is reported. */
   readonly method: string
   /** Resident bytes of a dense cache with so many tokens. */
   readonly denseBytes: (nTokens: number) => number
@@ -26,7 +26,7 @@ export class Sequence {
   readonly request: GenerateRequest
   readonly events: Channel<GenerateEvent>
   /** Written by the engine when the sequence is admitted. */
-  cache: SequenceCache | null = null
+  run: RunSequence | null = null
   readonly times = { queued: performance.now(), started: 0, firstToken: 0, ended: 0 }
   readonly #setup: SequenceSetup
   readonly #sampler: Sampler
@@ -76,11 +76,12 @@ export class Sequence {
 
   /** Its share of the next step: the last token, or up to `budget` tokens of the prompt. */
   part(budget: number): RunPart {
-    const cache = this.cache!
-    if (this.nToRead === 0) return { cache, tokens: [this.#last], logits: 'last' }
-    const tokens = this.request.prompt.subarray(this.#nRead, this.#nRead + budget)
-    if (this.request.promptLogprobs) return { cache, tokens, logits: 'all' }
-    return { cache, tokens, logits: tokens.length === this.nToRead ? 'last' : 'none' }
+    const sequence = this.run!
+    if (this.nToRead === 0) return { sequence, tokens: [this.#last], logits: 'last' }
+    const nTokens = Math.min(budget, sequence.attention.mostTokens(sequence.cache), this.nToRead)
+    const tokens = this.request.prompt.subarray(this.#nRead, this.#nRead + nTokens)
+    const endsPrompt = nTokens === this.nToRead
+    return { sequence, tokens, endsPrompt, logits: this.request.promptLogprobs ? 'all' : endsPrompt ? 'last' : 'none' }
   }
 
   /** Takes in the results of a step that computed `part`. */
@@ -110,8 +111,8 @@ export class Sequence {
     this.request.signal?.removeEventListener('abort', this.abort)
     this.times.ended = performance.now()
     this.#result = this.#summary()
-    this.cache?.[Symbol.dispose]()
-    this.cache = null
+    this.run?.[Symbol.dispose]()
+    this.run = null
     this.events.push({ kind: 'done', text: this.#rest, result: this.#result })
     this.events.close()
   }
@@ -128,7 +129,7 @@ export class Sequence {
     const { text, stopped } = this.#stop.push(this.#detokenizer.push(tokenizer.piece(token)))
     this.events.push({ kind: 'token', token, text, logprob: raw && logprobOf(raw, token, topLogprobs) })
     if (stopped !== null) return this.#end('stop', stopped)
-    if (this.#nGenerated === maxTokens || this.cache!.nTokens >= nCtx) this.#end('length')
+    if (this.#nGenerated === maxTokens || this.run!.cache.nTokens >= nCtx) this.#end('length')
   }
 
   #notePrompt(tokens: ArrayLike<number>, logits: Float32Array): void {
@@ -152,8 +153,8 @@ export class Sequence {
 
   #summary(): GenerateResult {
     const { started, firstToken, ended } = this.times
-    const cache = this.cache
-    const rows = cache?.layers[0]!.rows
+    const cache = this.run?.cache
+    const rows = cache?.rows
     const nPrompt = this.#nRead
     const promptMs = started === 0 ? 0 : (firstToken || ended) - started
     const predictedMs = firstToken === 0 ? 0 : ended - firstToken

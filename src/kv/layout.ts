@@ -20,11 +20,15 @@ export interface StoreLayout {
   /** ggml type of the elements. */
   readonly type: number
   readonly order: 'rows' | 'columns'
+  /** Rows that do not grow with the tokens: what a method remembers besides them. */
+  readonly fixed?: number
 }
 
+/** `k` and `v`, and under other names what a method adds. */
 export interface LayerLayout {
   readonly k: StoreLayout
   readonly v: StoreLayout
+  readonly [extra: string]: StoreLayout
 }
 
 export interface CacheLayout {
@@ -33,26 +37,38 @@ export interface CacheLayout {
 
 /** Bytes that one token adds, all layers together. */
 export function bytesPerToken(layout: CacheLayout): number {
-  const store = (s: StoreLayout) => rowBytes(s.type, s.width) * s.nHead
-  return layout.layers.reduce((sum, { k, v }) => sum + store(k) + store(v), 0)
-}
-
-/** Bytes of address space one head needs for `capacity` tokens: whole pages, so that heads do not share any. */
-export function headBytes(s: StoreLayout, capacity: number): number {
-  return roundUp(rowBytes(s.type, s.width) * capacity, PAGE_BYTES)
-}
-
-/** Resident bytes of one head that holds `nRows` tokens: pages are taken whole, tiles are written across. */
-export function residentBytes(s: StoreLayout, nRows: number): number {
-  return headBytes(s, s.order === 'columns' ? roundUp(nRows, TILE) : nRows)
+  return sum(layout, (s) => (s.fixed === undefined ? rowBytes(s.type, s.width) * s.nHead : 0))
 }
 
 /** Resident bytes of a whole cache that holds `nTokens` in every layer. */
 export function residentTotal(layout: CacheLayout, nTokens: number): number {
-  const store = (s: StoreLayout) => residentBytes(s, nTokens) * s.nHead
-  return layout.layers.reduce((sum, { k, v }) => sum + store(k) + store(v), 0)
+  return sum(layout, (s) => residentBytes(s, nTokens))
+}
+
+/** Capacities are multiples of this, so that every head's rows of 4 bytes and more end with a page and heads share none. */
+export const CAPACITY_STEP: number = PAGE_BYTES / 4
+
+/** Bytes of address space for `capacity` tokens (a multiple of {@link CAPACITY_STEP}). */
+export function storeBytes(s: StoreLayout, capacity: number): number {
+  return roundUp(rowBytes(s.type, s.width) * (s.fixed ?? capacity) * s.nHead, PAGE_BYTES)
+}
+
+/** Resident bytes with `nRows` tokens: pages are taken whole, per head, and tiles are written across. */
+export function residentBytes(s: StoreLayout, nRows: number): number {
+  if (nRows === 0) return 0
+  if (s.fixed !== undefined) return storeBytes(s, 0)
+  return headBytes(s, nRows) * s.nHead
+}
+
+/** Resident bytes of one head. */
+export function headBytes(s: StoreLayout, nRows: number): number {
+  return roundUp(rowBytes(s.type, s.width) * (s.order === 'columns' ? roundUp(nRows, TILE) : nRows), PAGE_BYTES)
 }
 
 export function roundUp(n: number, multiple: number): number {
   return Math.ceil(n / multiple) * multiple
+}
+
+function sum(layout: CacheLayout, of: (store: StoreLayout) => number): number {
+  return layout.layers.reduce((total, layer) => total + Object.values(layer).reduce((bytes, store) => bytes + of(store), 0), 0)
 }

@@ -1,55 +1,114 @@
 /**
- * Which position each stored row holds, for one layer and KV head. Until something is evicted, row i is position i and
- * nothing is kept; afterwards the positions stand in a list, ascending. RoPE and masks ask for positions, storage for rows.
+ * Which position each stored row holds, for one layer and KV head. Until something is dropped, row i is position i and
+ * nothing is kept here; afterwards rows that were dropped are free, and new tokens take them first. RoPE and masks ask for
+ * positions, storage for rows.
  */
 export class RowMap {
-  /** Rows in use. */
-  nRows = 0
-  /** Positions seen so far, evicted ones included: the next token's position. */
+  /** Positions seen so far, dropped ones included: the next token's position. */
   nSeen = 0
-  #positions: number[] | null = null
+  /** Rows that hold a token. */
+  nRows = 0
+  /** Rows touched: those in use and the free ones between them. */
+  nHigh = 0
+  /** Rows by ascending position, and the position of each row (-1 is free); null while both are the identity. */
+  #order: number[] | null = null
+  #positions: number[] = []
+  #free: number[] = []
 
   /** True while row i is position i. */
   get isIdentity(): boolean {
-    return this.#positions === null
+    return this.#order === null
   }
 
+  /** The position a row holds, or -1. */
   position(row: number): number {
-    return this.#positions === null ? row : this.#positions[row]!
+    return this.#order === null ? row : this.#positions[row]!
   }
 
-  /** The next `n` positions take the next `n` rows. */
+  /** The row with the `rank`-th smallest position. */
+  row(rank: number): number {
+    return this.#order === null ? rank : this.#order[rank]!
+  }
+
+  /** The row that the token `i` places ahead will take. */
+  nextRow(i: number): number {
+    const nFree = this.#free.length
+    return i < nFree ? this.#free[nFree - 1 - i]! : this.nHigh + i - nFree
+  }
+
+  /** The next `n` positions take the next rows. */
   append(n: number): void {
-    if (this.#positions !== null) for (let i = 0; i < n; i++) this.#positions.push(this.nSeen + i)
+    if (this.#order === null) {
+      this.nHigh += n
+    } else {
+      for (let i = 0; i < n; i++) {
+        const row = this.nextRow(0)
+        if (this.#free.length > 0) this.#free.pop()
+        else this.nHigh++
+        this.#positions[row] = this.nSeen + i
+        this.#order.push(row)
+      }
+    }
     this.nRows += n
     this.nSeen += n
   }
 
-  /** Keeps only `rows` (ascending); they are renumbered from 0, and whoever stores them moves them accordingly. */
-  keep(rows: readonly number[]): void {
-    this.#positions = rows.map((row) => this.position(row))
-    this.nRows = rows.length
-    this.checkIntegrity()
+  /** Frees the row with the `rank`-th smallest position; O(rows). */
+  drop(rank: number): void {
+    const order = this.#own()
+    const [row] = order.splice(rank, 1)
+    if (row === undefined) throw new RangeError(`no row of rank ${rank} among ${this.nRows}`)
+    this.#positions[row] = -1
+    this.#free.push(row)
+    this.nRows--
   }
 
-  /** Forgets the newest rows, down to `n`. Only a map that never evicted can: others have lost what is asked for. */
+  /**
+   * Keeps only the rows with these `ranks` (ascending) and numbers them from 0 in the same order. Gives the old row of each
+   * new one, for whoever stores them to move.
+   */
+  keep(ranks: ArrayLike<number>): Int32Array {
+    const rows = Int32Array.from(ranks, (rank) => this.row(rank))
+    this.#positions = Array.from(rows, (row) => this.position(row))
+    this.#order = Array.from(rows, (_, i) => i)
+    this.#free = []
+    this.nRows = rows.length
+    this.nHigh = rows.length
+    this.checkIntegrity()
+    return rows
+  }
+
+  /** Forgets the newest rows, down to `n`. Only a map that never dropped any can: others have lost what is asked for. */
   truncate(n: number): void {
     if (!this.isIdentity) throw new Error('a compacted cache cannot be truncated')
     if (n > this.nRows) throw new RangeError(`cannot truncate ${this.nRows} rows to ${n}`)
     this.nRows = n
+    this.nHigh = n
     this.nSeen = n
   }
 
   checkIntegrity(): void {
-    const positions = this.#positions
-    if (positions === null) {
-      if (this.nRows !== this.nSeen) throw new Error(`identity map: ${this.nRows} rows for ${this.nSeen} positions`)
+    const order = this.#order
+    if (order === null) {
+      if (this.nRows !== this.nSeen || this.nHigh !== this.nSeen)
+        throw new Error(`identity map of ${this.nRows} rows for ${this.nSeen}`)
       return
     }
-    if (positions.length !== this.nRows) throw new Error(`${positions.length} positions for ${this.nRows} rows`)
-    for (const [row, position] of positions.entries()) {
-      const before = row === 0 ? -1 : positions[row - 1]!
-      if (position <= before || position >= this.nSeen) throw new Error(`row ${row} holds position ${position} after ${before}`)
+    if (order.length !== this.nRows || this.nRows + this.#free.length !== this.nHigh) {
+      throw new Error(`${order.length} ordered, ${this.nRows} used and ${this.#free.length} free rows of ${this.nHigh}`)
     }
+    let before = -1
+    for (const row of order) {
+      const position = this.#positions[row]!
+      if (!(position > before && position < this.nSeen)) throw new Error(`row ${row} holds position ${position} after ${before}`)
+      before = position
+    }
+    for (const row of this.#free) if (this.#positions[row] !== -1) throw new Error(`free row ${row} holds a position`)
+  }
+
+  #own(): number[] {
+    this.#order ??= Array.from({ length: this.nRows }, (_, i) => i)
+    if (this.#positions.length < this.nHigh) this.#positions = Array.from({ length: this.nHigh }, (_, i) => i)
+    return this.#order
   }
 }

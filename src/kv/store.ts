@@ -1,10 +1,12 @@
-/** The rows of one kind (K or V) of one layer: a stretch of a sequence's address space, as the tensors graphs use. */
+/** The rows of one kind (K, V, …) of one layer: a stretch of a sequence's address space, as the tensors graphs use. */
+import koffi from 'koffi'
 import type { Pointer } from '../ggml/bindings.ts'
 import type { Graph } from '../ggml/graph.ts'
 import { ggml } from '../ggml/library.ts'
 import type { Reservation } from '../ggml/memory.ts'
-import { type Shape, stridesOf, type Tensor } from '../ggml/tensor.ts'
+import { nBytes, type Shape, stridesOf, type Tensor } from '../ggml/tensor.ts'
 import { headBytes, residentBytes, roundUp, type StoreLayout, TILE } from './layout.ts'
+import type { RowMap } from './rows.ts'
 
 export interface Place {
   /** ggml's context and buffer for the tensors of this cache, and the memory the buffer lies on. */
@@ -17,25 +19,22 @@ export interface Place {
 
 export class Store {
   readonly layout: StoreLayout
+  /** Rows there is room for. */
   readonly capacity: number
   /** `rows`: `[width, capacity, nHead]`; `columns`: `[TILE, width, capacity / TILE, nHead]`. */
   readonly tensor: Tensor
   readonly #place: Place
 
-  /** `capacity` is a multiple of {@link TILE}. */
+  /** `capacity` is a multiple of {@link CAPACITY_STEP}. */
   constructor(layout: StoreLayout, capacity: number, place: Place) {
     this.layout = layout
-    this.capacity = capacity
+    this.capacity = layout.fixed ?? capacity
     this.#place = place
     const { width, nHead, type, order } = layout
-    const ne: Shape = order === 'rows' ? [width, capacity, nHead, 1] : [TILE, width, capacity / TILE, nHead]
+    const ne: Shape = order === 'rows' ? [width, this.capacity, nHead, 1] : [TILE, width, this.capacity / TILE, nHead]
     const ptr = ggml().ggml_new_tensor_4d(place.context, type, ...ne)
     ggml().ggml_backend_tensor_alloc(place.buffer, ptr, place.memory.at + BigInt(place.offset))
     this.tensor = { ptr, type, ne, nb: stridesOf(type, ne) }
-  }
-
-  static bytes(layout: StoreLayout, capacity: number): number {
-    return headBytes(layout, capacity) * layout.nHead
   }
 
   /** Indices per token in what {@link write} takes. */
@@ -43,20 +42,27 @@ export class Store {
     return this.layout.order === 'rows' ? 1 : this.layout.width
   }
 
-  /** Where `slots.length / slotsPerToken` tokens go that take the rows from `row` on. */
-  slots(slots: Int32Array, row: number): void {
+  /**
+   * Where the next tokens of `maps` go: i32`[n · slotsPerToken, maps.length]`, for one map that serves all heads or for one
+   * per head.
+   */
+  slots(slots: Int32Array, maps: readonly RowMap[]): void {
     const { order, width } = this.layout
-    if (order === 'rows') {
-      for (let i = 0; i < slots.length; i++) slots[i] = row + i
-      return
-    }
-    for (let i = 0; i < slots.length; i += width, row++) {
-      const first = Math.floor(row / TILE) * TILE * width + (row % TILE)
-      for (let c = 0; c < width; c++) slots[i + c] = first + c * TILE
+    const perMap = slots.length / maps.length
+    for (const [head, map] of maps.entries()) {
+      const at = head * perMap
+      if (order === 'rows') {
+        for (let i = 0; i < perMap; i++) slots[at + i] = map.nextRow(i)
+        continue
+      }
+      for (let i = 0; i < perMap; i += width) {
+        const first = slotOf(map.nextRow(i / width), width)
+        for (let c = 0; c < width; c++) slots[at + i + c] = first + c * TILE
+      }
     }
   }
 
-  /** Writes `x` f32`[width, nHead, n]` to `slots` i32[n · slotsPerToken]; expanded at once, so that later reads of the graph see it. */
+  /** Writes `x` f32`[width, nHead, n]` to `slots`; expanded at once, so that later reads of the graph see it. */
   write(g: Graph, x: Tensor, slots: Tensor): void {
     const rows = g.permute(x, 0, 2, 1, 3) // [width, n, nHead]
     if (this.layout.order === 'rows') {
@@ -80,23 +86,60 @@ export class Store {
     return g.view(all, [width, nRows, nHead, 1], [all.nb[1], all.nb[2], all.nb[3]])
   }
 
-  /** The tiles of the first `nRows` tokens (a multiple of TILE): `[TILE, width, nRows / TILE, nHead]`. */
+  /**
+   * The first `nRows` tokens (a multiple of TILE) as tiles of columns: `[TILE, width, nRows / TILE, nHead]`; stored rows are
+   * transposed into a copy.
+   */
   columns(g: Graph, nRows: number): Tensor {
-    if (this.layout.order !== 'columns') throw new Error('this store keeps rows')
-    const { nb } = this.tensor
-    return g.view(this.tensor, [TILE, this.layout.width, nRows / TILE, this.layout.nHead], [nb[1], nb[2], nb[3]])
+    const { width, nHead, order } = this.layout
+    if (order === 'columns') {
+      const { nb } = this.tensor
+      return g.view(this.tensor, [TILE, width, nRows / TILE, nHead], [nb[1], nb[2], nb[3]])
+    }
+    const [, row, head] = this.tensor.nb
+    const tiles = g.view(this.tensor, [width, TILE, nRows / TILE, nHead], [row, TILE * row, head])
+    return g.cont(g.permute(tiles, 1, 0, 2, 3))
   }
 
   bytesHeld(nRows: number): number {
-    return residentBytes(this.layout, nRows) * this.layout.nHead
+    return residentBytes(this.layout, nRows)
   }
 
   /** Gives back the pages that only rows from `nRows` on have used. */
   discardFrom(nRows: number): void {
+    if (this.layout.fixed !== undefined) return
     const perHead = headBytes(this.layout, this.capacity)
     for (let head = 0; head < this.layout.nHead; head++) {
       const start = this.#place.offset + head * perHead
-      this.#place.memory.discard(start + residentBytes(this.layout, nRows), start + perHead)
+      this.#place.memory.discard(start + headBytes(this.layout, nRows), start + perHead)
     }
   }
+
+  /** The memory itself, as elements of the type's size. Only between computations. */
+  data(): Uint8Array | Uint16Array | Float32Array {
+    const memory = koffi.view(this.#place.memory.at + BigInt(this.#place.offset), nBytes(this.tensor))
+    const element = this.tensor.nb[0]
+    return element === 4 ? new Float32Array(memory) : element === 2 ? new Uint16Array(memory) : new Uint8Array(memory)
+  }
+
+  /** Row `from[i]` of a head becomes row i. `from` is ascending, so nothing is overwritten before it has moved. */
+  compact(head: number, from: Int32Array): void {
+    const data = this.data()
+    const { width, order } = this.layout
+    const base = head * width * this.capacity
+    for (const [to, row] of from.entries()) {
+      if (row === to) continue
+      if (order === 'rows') {
+        data.copyWithin(base + to * width, base + row * width, base + (row + 1) * width)
+        continue
+      }
+      const [source, target] = [base + slotOf(row, width), base + slotOf(to, width)]
+      for (let c = 0; c < width; c++) data[target + c * TILE] = data[source + c * TILE]!
+    }
+  }
+}
+
+/** The first element of a token's column. */
+function slotOf(row: number, width: number): number {
+  return Math.floor(row / TILE) * TILE * width + (row % TILE)
 }

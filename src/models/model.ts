@@ -1,5 +1,6 @@
 /** An architecture: what its files say, which tensors it needs, and the graph of one forward pass. One file each. */
-import type { Attend, AttentionLayer, Step } from '../attention/method.ts'
+import type { Attend } from '../attention/attention.ts'
+import type { AttentionLayer, Step } from '../attention/method.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { Rope } from '../nn/rope.ts'

@@ -4,7 +4,8 @@ import { samplingSchema } from '../../src/core/sampling.ts'
 import { Engine, type EngineOptions } from '../../src/engine/engine.ts'
 import { BUNDLED_GGUF } from '../support/bundled.ts'
 
-const QUESTION = '<|user|>The access code for the calm otter is 40412.\nWhat is the access code for the calm otter?<|end|><|assistant|>'
+const QUESTION =
+  '<|user|>The access code for the calm otter is 40412.\nWhat is the access code for the calm otter?<|end|><|assistant|>'
 
 let engine: Engine
 beforeAll(async () => {
@@ -55,7 +56,7 @@ describe('Engine', () => {
     expect(prompt).toBe(request().prompt.length)
     const stored = prompt + completion - 1 // the last token is not fed back
     expect(attention).toMatchObject({ method: 'dense', density: 1, kept_tokens: stored, evicted_tokens: 0 })
-    expect(attention.keys_read).toBe((stored * (stored + 1)) / 2)
+    expect(attention.keys_read).toBe(((stored * (stored + 1)) / 2) * 6 * 8) // layers and heads
     expect(attention.kv_bytes).toBe(attention.kv_bytes_dense)
     expect(result.timings).toMatchObject({ cache_n: 0, prompt_n: prompt, predicted_n: completion })
   })

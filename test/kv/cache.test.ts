@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { dense } from '../../src/attention/dense.ts'
+import { attentionFor } from '../../src/attention/spec.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { SequenceCache } from '../../src/kv/cache.ts'
 import { bytesPerToken, TILE } from '../../src/kv/layout.ts'
@@ -17,7 +17,8 @@ function residentBytes(): number {
 
 describe('SequenceCache', () => {
   it('costs nothing before any token, however long the context', () => {
-    const layout = dense.layout({ arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE }, { k: F16, v: F16 })
+    const shape = { arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE }
+    const layout = attentionFor('dense', shape).layout(shape, { k: F16, v: F16 })
     const before = residentBytes()
     using cache = new SequenceCache(layout, 2 ** 20)
     expect(cache.bytesHeld).toBe(0)
@@ -25,10 +26,10 @@ describe('SequenceCache', () => {
   })
 
   it.skipIf(process.platform !== 'linux')('holds the bytes it declares, and gives them back', async () => {
-    using layer = new TestLayer(dense, SHAPE, F32)
+    using layer = new TestLayer('dense', SHAPE, F32)
     const nTokens = 8 * TILE
     const cache = layer.newCache(2 ** 16)
-    const warm = layer.newCache(TILE)
+    const warm = layer.newCache(2 * TILE)
     const x = normals(N_EMBD * TILE, 5)
     await layer.attend([{ cache: warm, x }]) // scratch memory and code are there now
     const before = residentBytes()

@@ -71,6 +71,7 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
   readonly tokenizer = byteTokenizer
   readonly template = template
   readonly nThreads = 1
+  readonly attention = 'dense'
   readonly nCtx: number
   readonly nParallel: number
   onFinished: ((request: FinishedRequest) => void) | undefined

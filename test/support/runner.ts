@@ -1,5 +1,4 @@
 /** Our numbers, in the form that {@link file://./reference.ts} gives libllama's. */
-import { dense } from '../../src/attention/dense.ts'
 import { Runner } from '../../src/engine/runner.ts'
 import { F16 } from '../../src/ggml/types.ts'
 import { openWeights } from '../../src/weights/open.ts'
@@ -20,7 +19,6 @@ export async function withRunner<T>(path: string, settings: RunnerSettings, use:
   using source = openWeights(path)
   const cacheType = settings.cacheType ?? F16
   using runner = await Runner.load(source, {
-    attention: dense,
     nThreads: settings.nThreads ?? TEST_THREADS,
     cacheTypes: { k: cacheType, v: cacheType },
     repack: settings.repack ?? true,
@@ -45,13 +43,13 @@ interface Visit {
 
 async function eachLogits(path: string, tokens: Int32Array, { step, visit, ...settings }: RunnerSettings & Visit): Promise<void> {
   await withRunner(path, settings, async (runner) => {
-    using cache = runner.newSequence(tokens.length)
+    using sequence = runner.newSequence(tokens.length)
     const { nVocab } = runner.shape
     const nUbatch = settings.nUbatch ?? CHUNK
     for (let from = 0; from < tokens.length; from += nUbatch) {
       const part = tokens.subarray(from, from + nUbatch)
       step?.(part)
-      const [logits] = await runner.run([{ cache, tokens: part, logits: 'all' }])
+      const [logits] = await runner.run([{ sequence, tokens: part, logits: 'all' }])
       for (let i = 0; i < part.length; i++) visit(from + i, logits!.subarray(i * nVocab, (i + 1) * nVocab))
     }
   })
@@ -62,10 +60,10 @@ export async function runnerGreedy(path: string, prompts: readonly Int32Array[],
   return await withRunner(path, {}, async (runner) => {
     const answers: number[][] = []
     for (const prompt of prompts) {
-      using cache = runner.newSequence(prompt.length + n)
+      using sequence = runner.newSequence(prompt.length + n)
       const answer: number[] = []
       for (let next: ArrayLike<number> = prompt; answer.length < n; next = [answer.at(-1)!]) {
-        const [logits] = await runner.run([{ cache, tokens: next, logits: 'last' }])
+        const [logits] = await runner.run([{ sequence, tokens: next, logits: 'last' }])
         answer.push(argmax(logits!))
       }
       answers.push(answer)

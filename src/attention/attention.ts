@@ -1,0 +1,117 @@
+/** A setting at work: the answers of the axes put together to the attention of one sequence. */
+import type { ModelShape } from '../core/shape.ts'
+import type { Tensor } from '../ggml/tensor.ts'
+import type { SequenceCache } from '../kv/cache.ts'
+import { type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
+import { linear } from '../nn/linear.ts'
+import { keepAll, readAll } from './dense.ts'
+import type { AttentionLayer, Keep, Projected, Read, Step, StepPart } from './method.ts'
+import { join, project, rotate, slice } from './pieces.ts'
+
+/** ggml type ids of cached keys and values. */
+export interface CacheTypes {
+  readonly k: number
+  readonly v: number
+}
+
+/** Normed residual f32[nEmbd, nTokens] → what is added to the residual, of the same shape. */
+export type Attend = (layer: AttentionLayer, x: Tensor) => Tensor
+
+export class Attention {
+  /** The setting as it is written, with the options that are not the defaults. */
+  readonly spec: string
+  readonly #keep: Keep
+  readonly #read: Read
+
+  constructor(spec: string, { keep = keepAll, read = readAll }: { readonly keep?: Keep; readonly read?: Read }) {
+    this.spec = spec
+    this.#keep = keep
+    this.#read = read
+  }
+
+  /** True if a sequence can go on for ever: what it keeps does not grow. */
+  get isEndless(): boolean {
+    return this.#keep.isEndless
+  }
+
+  /** Rows that a sequence of up to `nCtx` tokens needs at once. */
+  nRows(nCtx: number): number {
+    return this.#keep.nRows(nCtx)
+  }
+
+  layout(shape: ModelShape, types: CacheTypes): CacheLayout {
+    const { nLayer, nHeadKv: nHead, headDim: width } = shape
+    const layer = (il: number) => ({
+      k: { width, nHead, type: types.k, order: 'rows' as const },
+      v: { width, nHead, type: types.v, order: this.#read.valueOrder(il) },
+      ...this.#keep.stores?.(shape),
+      ...this.#read.stores?.(shape, il),
+    })
+    return { layers: Array.from({ length: nLayer }, (_, il) => layer(il)) }
+  }
+
+  /** Tokens that the next part may bring at most. */
+  mostTokens(cache: SequenceCache): number {
+    return this.#keep.mostTokens?.(cache) ?? Infinity
+  }
+
+  /** Rows that a read covers with `nTokens` more. */
+  nRead({ rows }: SequenceCache, nTokens: number): number {
+    return roundUp(Math.max(rows.nHigh, rows.nRows + nTokens), TILE)
+  }
+
+  /** Parts with equal keys can be computed by the same graph. */
+  graphKey(cache: SequenceCache, nTokens: number): string {
+    return `${cache.id}:${nTokens}:${this.nRead(cache, nTokens)}:${this.#reader(nTokens).graphKey?.(cache) ?? ''}`
+  }
+
+  /** Records one part; the result is called for each layer with what was projected from the part's tokens → f32[d · H, n]. */
+  start(step: Step, part: StepPart): (layer: AttentionLayer, projected: Projected) => Tensor {
+    const keep = this.#keep.start(step, part)
+    const reads = part.nTokens > 1 ? keep.read : undefined
+    const read = reads ?? this.#reader(part.nTokens).start(step, part, this.#keep.needsProbabilities)
+    return (layer, projected) => {
+      const { o, p } = read(keep.kept(layer, projected), projected)
+      if (p) keep.observe?.(layer.il, p)
+      return o
+    }
+  }
+
+  /** Keys read by the next `nTokens` queries, summed over layers and KV heads. */
+  keysRead(cache: SequenceCache, nTokens: number): number {
+    const read = this.#reader(nTokens)
+    return cache.layers.reduce((sum, { rows }, il) => sum + rows.length * read.keysRead(il, { cache, nTokens }), 0)
+  }
+
+  /** After a step, with its tokens appended. */
+  settle(cache: SequenceCache, endsPrompt: boolean): void {
+    this.#keep.settle?.(cache, endsPrompt)
+  }
+
+  #reader(nTokens: number): Read {
+    return nTokens > 1 && !this.#read.readsPrompts ? readAll : this.#read
+  }
+}
+
+/** Attention of a whole step: what all parts share is computed once, the rest part by part. */
+export function startStep(step: Step, attentions: readonly Attention[]): Attend {
+  const parts = step.parts.map((part, i) => attentions[i]!.start(step, part))
+  return (layer, x) => {
+    const all = { q: project(step, layer.q, x), k: project(step, layer.k, x), v: project(step, layer.v, x) }
+    // Not every method wants the rotated ones: they are recorded when first asked for.
+    let rotated: { q: Tensor; k: Tensor } | undefined
+    const turn = () =>
+      (rotated ??= { q: rotate(step, layer, all.q, step.positions), k: rotate(step, layer, all.k, step.positions) })
+    const outputs = step.parts.map((part, i) =>
+      parts[i]!(layer, {
+        q: slice(step, part, all.q),
+        k: slice(step, part, all.k),
+        v: slice(step, part, all.v),
+        get rotated() {
+          return { q: slice(step, part, turn().q), k: slice(step, part, turn().k) }
+        },
+      }),
+    )
+    return linear(step.g, layer.output, join(step, outputs))
+  }
+}

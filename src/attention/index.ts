@@ -1,0 +1,5 @@
+/** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
+import type { AnyMethod } from './method.ts'
+import { streaming } from './streaming.ts'
+
+export const METHODS: readonly AnyMethod[] = [streaming]
