@@ -136,6 +136,10 @@ export interface Method<O extends z.ZodObject = z.ZodObject> {
   /** What it costs per token. */
   readonly cost: string
   readonly options: O
+  /** Options with which it equals dense attention up to `nTokens`; the conformance tests begin there. */
+  exactFor(nTokens: number): z.input<O>
+  /** Options with which it has something to leave out at `nTokens` (some hundreds). */
+  tightFor(nTokens: number): z.input<O>
   /** Methods it cannot work with, and why. */
   readonly conflicts?: { readonly [name: string]: string }
   /** Why it cannot serve a model with these options, or null. */

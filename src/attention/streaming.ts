@@ -39,6 +39,8 @@ export const streaming: KeepMethod<typeof options> = {
   source: 'StreamingLLM, arXiv 2309.17453',
   cost: '2·G·(sink + window)·d·e bytes per layer and token',
   options,
+  exactFor: (nTokens) => ({ window: nTokens }),
+  tightFor: (nTokens) => ({ sink: 3, window: Math.ceil(nTokens / 5) }),
   bind: ({ sink, window }) => keep(sink, window),
 }
 

@@ -6,6 +6,7 @@ import { SequenceCache } from '../../src/kv/cache.ts'
 import { bytesPerToken, TILE } from '../../src/kv/layout.ts'
 import { N_EMBD, TestLayer } from '../support/attention-layer.ts'
 import { normals } from '../support/random.ts'
+import { mappedResidentBytes } from '../support/smaps.ts'
 
 const SHAPE = { nHead: 4, nHeadKv: 4, headDim: 64 }
 
@@ -38,24 +39,13 @@ describe('SequenceCache', () => {
     const declared = bytesPerToken({ layers: [{ k: k.layout, v: v.layout }] }) * nTokens
     expect(cache.bytesHeld).toBe(declared)
     // Scratch memory grows with the context too, so what the cache holds is read from the map of the process.
-    expect(mappedResidentBytes(cache)).toBeGreaterThan(0.98 * declared)
-    expect(mappedResidentBytes(cache)).toBeLessThan(1.02 * declared)
+    expect(mappedResidentBytes(cache.address)).toBeGreaterThan(0.98 * declared)
+    expect(mappedResidentBytes(cache.address)).toBeLessThan(1.02 * declared)
     cache.truncate(TILE)
-    expect(mappedResidentBytes(cache)).toBe(cache.bytesHeld)
+    expect(mappedResidentBytes(cache.address)).toBe(cache.bytesHeld)
     cache[Symbol.dispose]()
     warm[Symbol.dispose]()
     expect(cache.bytesHeld).toBe(0)
     expect(residentBytes() - before).toBeLessThan(64 * 2 ** 20)
   })
 })
-
-/** Rss of the mapping that the cache lies in, as the kernel counts it. */
-function mappedResidentBytes(cache: SequenceCache): number {
-  const address = cache.address.toString(16)
-  const maps = readFileSync('/proc/self/smaps', 'utf8').split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/)
-  const found = maps.find((map) => {
-    const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) /.exec(map) ?? []
-    return from !== undefined && BigInt(`0x${from}`) <= BigInt(`0x${address}`) && BigInt(`0x${address}`) < BigInt(`0x${to}`)
-  })
-  return Number(/^Rss:\s+(\d+) kB/m.exec(found!)![1]) * 1024
-}

@@ -37,7 +37,7 @@ export class TestLayer implements Disposable {
 
   constructor(setting: AttentionSetting, shape: LayerShape, type: number) {
     this.shape = shape
-    this.attention = attentionFor(setting, this.#modelShape)
+    this.attention = attentionFor(setting, this.modelShape)
     this.#type = type
     const { nHead, nHeadKv, headDim } = shape
     const matrix = (n: number, m: number, seed: number) => normals(n * m, seed).map((w) => w / Math.sqrt(n))
@@ -50,13 +50,10 @@ export class TestLayer implements Disposable {
   }
 
   newCache(nCtx: number): SequenceCache {
-    return new SequenceCache(
-      this.attention.layout(this.#modelShape, { k: this.#type, v: this.#type }),
-      this.attention.nRows(nCtx),
-    )
+    return new SequenceCache(this.attention.layout(this.modelShape, { k: this.#type, v: this.#type }), this.attention.nRows(nCtx))
   }
 
-  get #modelShape() {
+  get modelShape() {
     return { arch: 'test', nLayer: 1, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096, ...this.shape }
   }
 
@@ -86,7 +83,7 @@ export class TestLayer implements Disposable {
     }
     const step: Step = {
       g,
-      shape: this.#modelShape,
+      shape: this.modelShape,
       nTokens,
       positions,
       parts: parts.map(({ cache }, i) => {
