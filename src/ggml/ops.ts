@@ -43,6 +43,17 @@ export class Ops {
     return this.like(this.api.ggml_add(this.context, a.ptr, b.ptr), a)
   }
 
+  /** Adds b to a's own memory; the result is a. */
+  addInplace(a: Tensor, b: Tensor): Tensor {
+    check(repeats(b, a) && a.type === F32 && b.type === F32, 'addInplace', a, b)
+    return this.made(this.api.ggml_add_inplace(this.context, a.ptr, b.ptr), a.type, a.ne, a.nb)
+  }
+
+  sub(a: Tensor, b: Tensor): Tensor {
+    check(repeats(b, a), 'sub', a, b)
+    return this.like(this.api.ggml_sub(this.context, a.ptr, b.ptr), a)
+  }
+
   mul(a: Tensor, b: Tensor): Tensor {
     check(repeats(b, a), 'mul', a, b)
     return this.like(this.api.ggml_mul(this.context, a.ptr, b.ptr), a)
@@ -50,6 +61,28 @@ export class Ops {
 
   scale(a: Tensor, factor: number): Tensor {
     return this.like(this.api.ggml_scale(this.context, a.ptr, factor), a)
+  }
+
+  /** a · factor + bias. */
+  scaleBias(a: Tensor, factor: number, bias: number): Tensor {
+    check(isContiguous(a) && a.type === F32, 'scaleBias', a)
+    return this.like(this.api.ggml_scale_bias(this.context, a.ptr, factor, bias), a)
+  }
+
+  floor(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'floor', a)
+    return this.like(this.api.ggml_floor(this.context, a.ptr), a)
+  }
+
+  /** 1 where a > 0, else 0. */
+  step(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'step', a)
+    return this.like(this.api.ggml_step(this.context, a.ptr), a)
+  }
+
+  relu(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'relu', a)
+    return this.like(this.api.ggml_relu(this.context, a.ptr), a)
   }
 
   /** x / √(mean(x²) + eps) along dimension 0. */
@@ -72,10 +105,25 @@ export class Ops {
     return this.made(this.api.ggml_mul_mat(this.context, a.ptr, b.ptr), F32, [a.ne[1], b.ne[1], b.ne[2], b.ne[3]])
   }
 
+  /** `[m, n, …] · [k, n, …] → [m, k, …]`, summed over dimension 1; a's outer dimensions are repeated over b's. */
+  outProd(a: Tensor, b: Tensor): Tensor {
+    const fits = a.ne[1] === b.ne[1] && b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0
+    const straight = a.nb[0] === 4 && a.nb[0] <= a.nb[1] && a.type === F32 && b.type === F32
+    check(fits && straight, 'outProd', a, b)
+    return this.made(this.api.ggml_out_prod(this.context, a.ptr, b.ptr), F32, [a.ne[0], b.ne[0], b.ne[2], b.ne[3]])
+  }
+
   /** `[n, …] → [1, …]`. */
   sumRows(a: Tensor): Tensor {
     check(a.type === F32, 'sumRows', a)
     return this.made(this.api.ggml_sum_rows(this.context, a.ptr), F32, [1, a.ne[1], a.ne[2], a.ne[3]])
+  }
+
+  /** a as often as fills `ne`. */
+  repeat(a: Tensor, ...ne: readonly number[]): Tensor {
+    const shape = shapeOf(...ne)
+    check(shape.every((n, i) => n % a.ne[i]! === 0), `repeat to [${ne.join(',')}]`, a)
+    return this.made(this.api.ggml_repeat_4d(this.context, a.ptr, ...shape), a.type, shape)
   }
 
   concat(a: Tensor, b: Tensor, dim: 0 | 1 | 2 | 3): Tensor {
@@ -109,6 +157,25 @@ export class Ops {
     return this.like(this.api.ggml_soft_max_ext(this.context, a.ptr, mask?.ptr ?? null, scale, 0), a)
   }
 
+  /** The largest of every `size` neighbours: `[n, …] → f32[n / size, …]`. */
+  maxPool(a: Tensor, size: number): Tensor {
+    check(a.ne[0] % size === 0 && a.type === F32 && isContiguous(a), `maxPool of ${size}`, a)
+    const ptr = this.api.ggml_pool_1d(this.context, a.ptr, 0, size, size, 0)
+    return this.made(ptr, F32, [a.ne[0] / size, a.ne[1], a.ne[2], a.ne[3]])
+  }
+
+  /** Where the `k` largest along dimension 0 are, in no order: `f32[n, …] → i32[k, …]`. */
+  topK(a: Tensor, k: number): Tensor {
+    check(k >= 1 && k <= a.ne[0] && a.type === F32 && isContiguous(a), `topK of ${k}`, a)
+    return this.made(this.api.ggml_top_k(this.context, a.ptr, k), I32, [k, a.ne[1], a.ne[2], a.ne[3]])
+  }
+
+  /** Where the elements along dimension 0 are in ascending order: `f32[n, …] → i32[n, …]`. */
+  argsort(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'argsort', a)
+    return this.made(this.api.ggml_argsort(this.context, a.ptr, 0), I32, a.ne)
+  }
+
   /** Rotates `[d, heads, n]` by `positions` i32[n]; `factors` f32[nDims / 2] divide the frequencies. */
   ropeExt(a: Tensor, positions: Tensor, factors: Tensor | null, p: RopeParams): Tensor {
     const fits = positions.ne[0] === a.ne[2] && positions.type === I32 && p.nDims <= a.ne[0] && p.nDims % 2 === 0
@@ -131,6 +198,12 @@ export class Ops {
     return this.made(ptr, F32, [v.ne[0], q.ne[2], q.ne[1], q.ne[3]])
   }
 
+  /** Copies a into b's memory, element by element in order, converting to its type; the result is b. */
+  cpy(a: Tensor, b: Tensor): Tensor {
+    check(nElements(a.ne) === nElements(b.ne), 'cpy', a, b)
+    return this.made(this.api.ggml_cpy(this.context, a.ptr, b.ptr), b.type, b.ne, b.nb)
+  }
+
   /** A contiguous copy. */
   cont(a: Tensor): Tensor {
     return this.like(this.api.ggml_cont(this.context, a.ptr), a)
@@ -139,6 +212,12 @@ export class Ops {
   /** A contiguous copy in another type. */
   cast(a: Tensor, type: number): Tensor {
     return this.made(this.api.ggml_cast(this.context, a.ptr, type), type, a.ne)
+  }
+
+  /** Writes a into `into`, converting to its type; the result is `into`. */
+  copy(a: Tensor, into: Tensor): Tensor {
+    check(nElements(a.ne) === nElements(into.ne), 'copy', a, into)
+    return this.made(this.api.ggml_cpy(this.context, a.ptr, into.ptr), into.type, into.ne, into.nb)
   }
 
   reshape(a: Tensor, ...ne: readonly number[]): Tensor {
