@@ -59,6 +59,21 @@ export class Ops {
     return this.like(this.api.ggml_mul(this.context, a.ptr, b.ptr), a)
   }
 
+  div(a: Tensor, b: Tensor): Tensor {
+    check(repeats(b, a) && a.type === F32 && b.type === F32, 'div', a, b)
+    return this.like(this.api.ggml_div(this.context, a.ptr, b.ptr), a)
+  }
+
+  sqrt(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'sqrt', a)
+    return this.like(this.api.ggml_sqrt(this.context, a.ptr), a)
+  }
+
+  abs(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'abs', a)
+    return this.like(this.api.ggml_abs(this.context, a.ptr), a)
+  }
+
   scale(a: Tensor, factor: number): Tensor {
     return this.like(this.api.ggml_scale(this.context, a.ptr, factor), a)
   }
