@@ -137,7 +137,11 @@ export class Ops {
   /** a as often as fills `ne`. */
   repeat(a: Tensor, ...ne: readonly number[]): Tensor {
     const shape = shapeOf(...ne)
-    check(shape.every((n, i) => n % a.ne[i]! === 0), `repeat to [${ne.join(',')}]`, a)
+    check(
+      shape.every((n, i) => n % a.ne[i]! === 0),
+      `repeat to [${ne.join(',')}]`,
+      a,
+    )
     return this.made(this.api.ggml_repeat_4d(this.context, a.ptr, ...shape), a.type, shape)
   }
 
