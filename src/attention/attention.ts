@@ -29,9 +29,14 @@ export class Attention {
     this.#read = read
   }
 
-  /** True if a sequence can go on for ever: what it keeps does not grow. */
-  get isEndless(): boolean {
-    return this.#keep.isEndless
+  /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
+  mostSeen(nCtx: number): number {
+    return this.#keep.isEndless && this.#keep.nRows(Infinity) <= nCtx ? Infinity : nCtx
+  }
+
+  /** True if `cache` can be cut back to fewer tokens: none is lost, and none was counted that would have to be uncounted. */
+  canTruncate(cache: SequenceCache): boolean {
+    return !this.#keep.needsProbabilities && cache.layers.every(({ rows }) => rows.every((map) => map.isIdentity))
   }
 
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */

@@ -9,10 +9,16 @@ import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting, MethodSetting } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { Attention } from './attention.ts'
+import { conflictOf } from './catalogue.ts'
 import { METHODS } from './index.ts'
-import type { AnyMethod, Keep, Read } from './method.ts'
+import { type AnyMethod, AXES, type Keep, type Read } from './method.ts'
+import { allowedText, defaultsOf, schemaOf } from './options.ts'
 
-const DENSE = 'dense'
+export const DENSE = 'dense'
+
+/** Far more than any setting needs; what is longer is refused before it is looked at. */
+const MOST_CHARS = 4096
+const MOST_PARTS = 16
 
 interface Chosen {
   readonly method: AnyMethod
@@ -20,8 +26,8 @@ interface Chosen {
 }
 
 /** Errors: `attention_invalid`, saying which name, option, pair or model it is about. */
-export function attentionFor(setting: AttentionSetting, shape: ModelShape): Attention {
-  const chosen = chosenOf(setting)
+export function attentionFor(setting: AttentionSetting, shape: ModelShape, methods: readonly AnyMethod[] = METHODS): Attention {
+  const chosen = chosenOf(setting, methods)
   const axes: { keep?: Keep; read?: Read } = {}
   for (const { method, options } of chosen) {
     const reason = method.refuses?.(shape, options)
@@ -33,35 +39,58 @@ export function attentionFor(setting: AttentionSetting, shape: ModelShape): Atte
 }
 
 /** The setting in its shortest spelling; throws as {@link attentionFor} does for what no model could serve. */
-export function canonicalSpec(setting: AttentionSetting): string {
-  return write(chosenOf(setting))
+export function canonicalSpec(setting: AttentionSetting, methods: readonly AnyMethod[] = METHODS): string {
+  return write(chosenOf(setting, methods))
 }
 
-function chosenOf(setting: AttentionSetting): Chosen[] {
+/** The same as objects: an empty array is dense. */
+export function canonicalParts(setting: AttentionSetting, methods: readonly AnyMethod[] = METHODS): MethodSetting[] {
+  return chosenOf(setting, methods).map((chosen) => ({ method: chosen.method.name, ...changed(chosen) }))
+}
+
+/**
+ * A list of settings: `dense,streaming:sink=4,window=64,hip`. A comma before `option=` goes on with the setting before it,
+ * every other comma begins the next.
+ */
+export function splitSpecs(text: string): string[] {
+  return text.split(/,(?!\s*\w+\s*=)/).map((spec) => spec.trim())
+}
+
+/** Methods in the order of their axes. */
+function chosenOf(setting: AttentionSetting, methods: readonly AnyMethod[]): Chosen[] {
   const parts = Array.isArray(setting) ? (setting as readonly (string | MethodSetting)[]) : [setting as string | MethodSetting]
+  if (parts.length > MOST_PARTS)
+    throw invalid(`a setting of ${parts.length} parts; there is at most one for each of ${AXES.join(', ')}`)
   const chosen = parts
     .flatMap((part) => (typeof part === 'string' ? fromText(part) : [fromObject(part)]))
-    .filter(({ name }) => name !== DENSE)
-    .map(({ name, options }) => ({ method: methodOf(name), options }))
+    .filter((written) => !isDense(written))
+    .map(({ name, options }) => ({ method: methodOf(name, methods), options }))
     .map(({ method, options }) => ({ method, options: optionsOf(method, options) }))
   for (const [i, a] of chosen.entries()) for (const b of chosen.slice(0, i)) checkPair(b.method, a.method)
-  return chosen
+  return chosen.sort((a, b) => AXES.indexOf(a.method.axis) - AXES.indexOf(b.method.axis))
 }
 
 interface Written {
   readonly name: string
-  readonly options: Record<string, unknown>
+  readonly options: Readonly<Record<string, unknown>>
 }
 
 function fromText(text: string): Written[] {
-  return text.split('+').map((part) => {
-    const [name, ...rest] = part.trim().split(':')
-    const list = rest.join(':')
-    const pairs = list === '' ? [] : list.split(',').map((pair) => pair.split('='))
-    for (const pair of pairs) {
-      if (pair.length !== 2) throw invalid(`'${pair.join('=')}' in '${part}' should be option=value`)
+  if (text.length > MOST_CHARS) throw invalid(`a setting of ${text.length} characters; ${MOST_CHARS} are the most`)
+  const parts = text.split('+')
+  if (parts.length > MOST_PARTS)
+    throw invalid(`a setting of ${parts.length} parts; there is at most one for each of ${AXES.join(', ')}`)
+  return parts.map((part) => {
+    const [, name, list] = /^([^:]*)(?::(.*))?$/s.exec(part)!
+    if (list?.trim() === '') throw invalid(`nothing stands behind the colon of ${quote(part.trim())}`)
+    const options = new Map<string, unknown>()
+    for (const pair of list?.split(',') ?? []) {
+      const [key, value] = pair.split('=').map((text) => text.trim())
+      if (!key || !value || pair.split('=').length !== 2) throw invalid(`${quote(pair)} in ${quote(part)} should be option=value`)
+      if (options.has(key)) throw invalid(`option ${quote(key)} stands twice in ${quote(part)}`)
+      options.set(key, valueOf(value))
     }
-    return { name: name!, options: Object.fromEntries(pairs.map(([key, value]) => [key!.trim(), valueOf(value!.trim())])) }
+    return { name: name!.trim(), options: Object.fromEntries(options) }
   })
 }
 
@@ -69,57 +98,81 @@ function fromText(text: string): Written[] {
 function valueOf(text: string): unknown {
   if (text === 'true' || text === 'on') return true
   if (text === 'false' || text === 'off') return false
-  const number = /^(-?\d+(?:\.\d+)?)(k?)$/i.exec(text)
+  const number = /^(-?\d+(?:\.\d+)?(?:e-?\d+)?)(k?)$/i.exec(text)
   return number ? Number(number[1]) * (number[2] === '' ? 1 : 1024) : text
 }
 
 function fromObject(object: MethodSetting): Written {
   if (typeof object !== 'object' || object === null || typeof object.method !== 'string') {
-    throw invalid(`an attention setting is a text, an object with 'method', or an array of these`)
+    throw invalid(`a setting is a text, an object with 'method', or an array of these`)
   }
   const { method, ...options } = object
   return { name: method, options }
 }
 
-function methodOf(name: string): AnyMethod {
-  const found = METHODS.find((method) => method.name === name)
-  if (found) return found
-  throw invalid(`unknown method '${name}'; known: ${[DENSE, ...METHODS.map((method) => method.name)].join(', ')}`)
+function isDense({ name, options }: Written): boolean {
+  if (name !== DENSE) return false
+  const [option] = Object.keys(options)
+  if (option !== undefined) throw invalid(`${DENSE} has no options, so none named ${quote(option)}`)
+  return true
 }
 
-function optionsOf(method: AnyMethod, given: Record<string, unknown>): Record<string, unknown> {
-  const schema = method.options as z.ZodObject
-  const known = Object.keys(schema.shape)
+export function methodOf(name: string, methods: readonly AnyMethod[] = METHODS): AnyMethod {
+  const found = methods.find((method) => method.name === name)
+  if (found) return found
+  throw invalid(`unknown method ${quote(name)}; known: ${[DENSE, ...methods.map((method) => method.name)].join(', ')}`)
+}
+
+function optionsOf(method: AnyMethod, given: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const known = Object.keys(method.options.shape as object)
   const unknown = Object.keys(given).find((key) => !known.includes(key))
-  if (unknown !== undefined) throw invalid(`${method.name} has no option '${unknown}'; it has ${known.join(', ')}`)
-  const result = schema.safeParse(given)
+  if (unknown !== undefined) throw invalid(`${method.name} has no option ${quote(unknown)}; it has ${known.join(', ') || 'none'}`)
+  const result = (method.options as z.ZodObject).safeParse(given)
   if (result.success) return result.data
-  const { path, message } = result.error.issues[0]!
-  throw invalid(`${method.name}: ${path.join('.')} is ${JSON.stringify(given[String(path[0])])}: ${message}`)
+  throw invalid(`${method.name}: ${faultOf(method, given, result.error.issues[0]!)}`)
+}
+
+/** `window is 0, and should be a whole number from 1 to 1048576`, and what the schema itself has to say. */
+function faultOf(method: AnyMethod, given: Readonly<Record<string, unknown>>, issue: z.core.$ZodIssue): string {
+  const name = String(issue.path[0] ?? '')
+  const schema = schemaOf(method).properties[name]
+  if (schema === undefined) return issue.message
+  const own = ['custom', 'invalid_format'].includes(issue.code) ? ` (${issue.message})` : ''
+  return `${name} is ${quote(given[name])}, and should be ${allowedText(schema)}${own}`
 }
 
 function checkPair(a: AnyMethod, b: AnyMethod): void {
   if (a.axis === b.axis)
     throw invalid(`${a.name} and ${b.name} answer the same question (${a.axis}); a setting takes one of them`)
-  const why = a.conflicts?.[b.name] ?? b.conflicts?.[a.name]
+  const why = conflictOf(a, b)
   if (why !== undefined) throw invalid(`${a.name} and ${b.name} cannot work together: ${why}`)
 }
 
-/** Methods in the order of their axes, with the options that are not the defaults. */
+/** The options that are not the defaults. */
+function changed({ method, options }: Chosen): Record<string, unknown> {
+  const defaults = defaultsOf(method)
+  return Object.fromEntries(Object.entries(options).filter(([key, value]) => value !== defaults[key]))
+}
+
 function write(chosen: readonly Chosen[]): string {
   if (chosen.length === 0) return DENSE
-  const order = (method: AnyMethod) => METHODS.indexOf(method)
-  return [...chosen]
-    .sort((a, b) => order(a.method) - order(b.method))
-    .map(({ method, options }) => {
-      const defaults = (method.options as z.ZodObject).parse({}) as Record<string, unknown>
-      const changed = Object.entries(options).filter(([key, value]) => value !== defaults[key])
-      const list = changed.map(([key, value]) => `${key}=${value}`).join(',')
-      return list === '' ? method.name : `${method.name}:${list}`
+  return chosen
+    .map((one) => {
+      const list = Object.entries(changed(one)).map(([key, value]) => `${key}=${String(value)}`)
+      return list.length === 0 ? one.method.name : `${one.method.name}:${list.join(',')}`
     })
     .join('+')
 }
 
+const MOST_QUOTED = 60
+
+/** A value as it was given, short enough for a message. */
+function quote(value: unknown): string {
+  if (typeof value === 'string') return value.length > MOST_QUOTED ? `'${value.slice(0, MOST_QUOTED)}…'` : `'${value}'`
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
+  return String(value)
+}
+
 function invalid(reason: string): KvasirError {
-  return new KvasirError('attention_invalid', { reason })
+  return new KvasirError('attention_invalid', { reason, param: 'attention' })
 }

@@ -1,0 +1,60 @@
+/** What there is to choose from, as data: `kvasir methods`, docs/methods.md, `/props` and the form of the web page are made of it. */
+import { METHODS } from './index.ts'
+import { type AnyMethod, AXES, type Axis } from './method.ts'
+import { defaultsOf, type MethodSchema, schemaOf } from './options.ts'
+
+/** The question that a method of an axis answers. */
+export const AXIS_QUESTIONS: Readonly<Record<Axis, string>> = {
+  share: 'whose queries, keys and values a head or layer uses',
+  keep: 'which rows stay in the cache',
+  read: 'which of the kept rows a query reads',
+}
+
+/** A method; the names of the fields are those of `/props`. */
+export interface MethodInfo {
+  readonly name: string
+  readonly axis: Axis
+  readonly summary: string
+  readonly source: string
+  readonly cost: string
+  /** JSON Schema. */
+  readonly options: MethodSchema
+  readonly defaults: Readonly<Record<string, unknown>>
+  /** Methods of other axes that it works with. */
+  readonly composes_with: readonly string[]
+  /** Methods of other axes that it cannot work with, and why. */
+  readonly conflicts: Readonly<Record<string, string>>
+}
+
+/** Every method, in the order of the axes. */
+export function methodInfos(methods: readonly AnyMethod[] = METHODS): MethodInfo[] {
+  return AXES.flatMap((axis) => methods.filter((method) => method.axis === axis)).map((method) => infoOf(method, methods))
+}
+
+function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
+  const { name, axis, summary, source, cost } = method
+  const others = methods.filter((other) => other.axis !== axis)
+  const clashes = others.flatMap((other): [string, string][] => {
+    const why = conflictOf(method, other)
+    return why === undefined ? [] : [[other.name, why]]
+  })
+  const conflicts = Object.fromEntries(clashes)
+  return {
+    name,
+    axis,
+    summary,
+    source,
+    cost,
+    options: schemaOf(method),
+    defaults: defaultsOf(method),
+    composes_with: others.map((other) => other.name).filter((other) => !Object.hasOwn(conflicts, other)),
+    conflicts,
+  }
+}
+
+/** Why two methods of different axes cannot work together; undefined if they can. */
+export function conflictOf(a: AnyMethod, b: AnyMethod): string | undefined {
+  const told = (method: AnyMethod, other: AnyMethod) =>
+    method.conflicts !== undefined && Object.hasOwn(method.conflicts, other.name) ? method.conflicts[other.name] : undefined
+  return told(a, b) ?? told(b, a)
+}
