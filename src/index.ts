@@ -1,7 +1,8 @@
 /** The library: what `import … from 'kvasir'` gives. */
 export { ERRORS, type ErrorCode, KvasirError } from './core/errors.ts'
 export { type LogLevel, setLogLevel, setLogSink } from './core/log.ts'
-export type { AttentionUsage, StopReason, Timings, TokenLogprob, Usage } from './core/request.ts'
+export { type MethodInfo, methodInfos } from './attention/catalogue.ts'
+export type { AttentionSetting, AttentionUsage, MethodSetting, StopReason, Timings, TokenLogprob, Usage } from './core/request.ts'
 export type { ModelShape } from './core/shape.ts'
 export type { AnswerOptions, Completion, GenerateOptions, Piece, PromptProgress, SamplingOptions } from './engine/ask.ts'
 export { Chat, type ChatOptions } from './engine/chat.ts'

@@ -1,6 +1,7 @@
 /** What callers of the library write, and how it becomes the engine's request. The command line goes the same way. */
+import { canonicalSpec } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
-import type { GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
+import type { AttentionSetting, GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
 import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
 import { encodeChat } from '../text/chat.ts'
@@ -37,6 +38,8 @@ export interface AnswerOptions extends SamplingOptions {
   readonly ignoreEos?: boolean | undefined
   /** Context of this request in tokens, at most the model's. */
   readonly nCtx?: number | undefined
+  /** How attention is computed for this answer, instead of as the model was loaded with; see `kvasir methods`. */
+  readonly attention?: AttentionSetting | undefined
   /** Stops the answer; what was generated stays, with `stopReason: 'aborted'`. */
   readonly signal?: AbortSignal | undefined
   /** Called while a long prompt is read. */
@@ -81,9 +84,9 @@ interface Texts {
   readonly template: ChatTemplate
 }
 
-/** What callers write → what the engine takes. Throws `invalid_request` with the name of the field. */
+/** What callers write → what the engine takes. Throws `invalid_request` with the name of the field, or `attention_invalid`. */
 export function toRequest(texts: Texts, options: GenerateOptions): GenerateRequest {
-  const { prompt, messages, maxTokens, stop, logprobs, ignoreEos, nCtx, signal, onProgress: _, ...sampling } = options
+  const { prompt, messages, maxTokens, stop, logprobs, ignoreEos, nCtx, attention, signal, onProgress: _, ...sampling } = options
   if ((prompt === undefined) === (messages === undefined)) throw invalid("give one of 'prompt' and 'messages'")
   return {
     prompt: messages === undefined ? encodePrompt(texts, prompt!) : encodeMessages(texts, messages),
@@ -94,6 +97,7 @@ export function toRequest(texts: Texts, options: GenerateOptions): GenerateReque
     promptLogprobs: false,
     ignoreEos: ignoreEos ?? false,
     nCtx: nCtx === undefined ? undefined : whole('nCtx', nCtx, 1, Number.MAX_SAFE_INTEGER),
+    attention: attention === undefined ? undefined : canonicalSpec(attention),
     signal,
   }
 }

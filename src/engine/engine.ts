@@ -148,7 +148,7 @@ export class Engine implements AsyncDisposable {
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     if (this.#closed) throw new KvasirError('closed')
     const attention = this.#runner.attention(request.attention ?? this.attention)
-    const nCtx = attention.isEndless ? Infinity : Math.min(this.nCtx, request.nCtx ?? this.nCtx)
+    const nCtx = this.mostTokens(request)
     checkFits(request, nCtx)
     const { waiting } = this.#scheduler
     if (waiting.length >= MOST_WAITING) throw new KvasirError('overloaded', { waiting: waiting.length })
@@ -163,6 +163,11 @@ export class Engine implements AsyncDisposable {
     waiting.push(sequence)
     this.#wake()
     return sequence.events
+  }
+
+  /** Tokens that a request may have, prompt and answer; Infinity where its attention goes on for ever. Throws `attention_invalid`. */
+  mostTokens({ nCtx = this.nCtx, attention = this.attention }: Pick<GenerateRequest, 'nCtx' | 'attention'>): number {
+    return this.#runner.attention(attention).mostSeen(Math.min(this.nCtx, nCtx))
   }
 
   stats(): EngineStats {

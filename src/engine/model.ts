@@ -5,14 +5,11 @@ import type { TokenLogprob } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
 import type { EncodeOptions } from '../text/tokenizer.ts'
-import { type Completion, type GenerateOptions, type Piece, encodeMessages, encodePrompt, invalid, toRequest } from './ask.ts'
+import { type Completion, type GenerateOptions, type Piece, encodeMessages, encodePrompt, toRequest } from './ask.ts'
 import { Chat, type ChatOptions } from './chat.ts'
 import { Engine, type EngineOptions } from './engine.ts'
 
-export interface LoadOptions extends EngineOptions {
-  /** How attention is computed; so far only `dense`. */
-  readonly attention?: 'dense'
-}
+export type LoadOptions = EngineOptions
 
 /** Path of the model that comes with the package. */
 export function bundledModel(): string {
@@ -21,10 +18,8 @@ export function bundledModel(): string {
 
 /** Loads a .gguf file or a Hugging Face folder; without a path, the bundled model. */
 export async function load(path: string = bundledModel(), options: LoadOptions = {}): Promise<Model> {
-  const { attention = 'dense', ...rest } = options
-  if (attention !== 'dense') throw invalid(`attention '${String(attention)}' is unknown; only 'dense' exists so far`)
   if (options.signal?.aborted) throw new KvasirError('aborted')
-  return new Model(await Engine.load(path, rest))
+  return new Model(await Engine.load(path, options))
 }
 
 export class Model implements AsyncDisposable {

@@ -58,6 +58,8 @@ interface Plan extends Disposable {
 /** Tensors of a layer and of one sequence's attention in it, generously. */
 const NODES_PER_LAYER = 64
 const NODES_PER_PART = 48
+/** Settings that are remembered; requests may bring any number of them. */
+const MOST_ATTENTIONS = 64
 
 export class Runner implements Disposable {
   readonly shape: ModelShape
@@ -129,6 +131,7 @@ export class Runner implements Disposable {
     const made = attentionFor(setting, this.shape)
     const known = this.#attentions.get(made.spec)
     if (known) return known
+    if (this.#attentions.size === MOST_ATTENTIONS) this.#attentions.clear()
     this.#attentions.set(made.spec, made)
     return made
   }

@@ -59,6 +59,21 @@ test('options reach the engine under its names', () => {
   })
 })
 
+test.each([
+  [undefined, undefined],
+  ['streaming:sink=4,window=64', 'streaming:window=64'],
+  [{ method: 'streaming', window: 64 }, 'streaming:window=64'],
+  [['dense', { method: 'streaming' }], 'streaming'],
+])('attention %j is %s', (attention, expected) => {
+  expect(toRequest(texts(), { prompt: 'a', attention }).attention).toBe(expected)
+})
+
+test('an attention that does not exist is refused', () => {
+  expect(() => toRequest(texts(), { prompt: 'a', attention: 'oracle' })).toThrow(
+    expect.objectContaining({ code: 'attention_invalid', message: expect.stringContaining("unknown method 'oracle'") }),
+  )
+})
+
 test.each<[GenerateOptions, string]>([
   [{}, "give one of 'prompt' and 'messages'"],
   [{ prompt: 'a', messages: [{ role: 'user', content: 'a' }] }, "give one of 'prompt' and 'messages'"],

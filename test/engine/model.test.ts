@@ -101,7 +101,8 @@ test('a closed model says so', async () => {
 })
 
 test.each([
-  [() => load(undefined, { attention: 'hip' as 'dense' }), 'invalid_request'],
+  [() => load('nowhere.gguf', { attention: 'oracle' }), 'attention_invalid'],
+  [() => load(undefined, { attention: { method: 'streaming', window: 0 } }), 'attention_invalid'],
   [() => load('nowhere.gguf'), 'model_not_found'],
   [() => load(undefined, { nCtx: -1 }), 'usage'],
   [() => load(undefined, { signal: AbortSignal.abort() }), 'aborted'],

@@ -90,6 +90,10 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
     this.nParallel = options.nParallel ?? 4
   }
 
+  mostTokens({ nCtx = this.nCtx }: Pick<GenerateRequest, 'nCtx'>): number {
+    return nCtx
+  }
+
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     const nCtx = request.nCtx ?? this.nCtx
     const n_prompt_tokens = request.prompt.length
