@@ -11,7 +11,7 @@ import { testName } from './report.ts'
 import { rowHead, rowsOf } from './results.ts'
 import type { BenchRow } from './row.ts'
 
-/** Errors: `usage` for options that make no sense, those of loading, and `aborted`. */
+/** Errors: `usage` and `attention_invalid` for options that make no sense, those of loading, and `aborted`. */
 export async function runBench({ signal, onProgress, ...input }: BenchInput): Promise<BenchRow[]> {
   const options = parse(input)
   const rounds = plan(options)
@@ -73,5 +73,6 @@ function lapLine({ contender, laps }: Entrant, test: Test, { nSeq, repetitions }
   const speed = (nSeq * (test.nPrompt + test.nGen)) / (prompt + generation)
   const name = testName({ n_prompt: test.nPrompt, n_gen: test.nGen, n_depth: test.nDepth })
   const sequences = nSeq > 1 ? ` × ${nSeq}` : ''
-  return `${name}${sequences}, ${contenderName(contender)}, run ${laps.length} of ${repetitions}: ${speed.toFixed(2)} t/s`
+  const how = contender.engine === 'kvasir' ? ` ${contender.attention}` : ''
+  return `${name}${sequences}, ${contenderName(contender)}${how}, run ${laps.length} of ${repetitions}: ${speed.toFixed(2)} t/s`
 }

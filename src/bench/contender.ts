@@ -4,10 +4,12 @@ export interface Contender extends Disposable {
   readonly attention: string
   /** 1, 0, or -1 where the engine chooses. */
   readonly flashAttn: number
-  /** Appends tokens to sequences, at most `nBatch` in all; the logits of each part's last token are computed where wanted. */
+  /** Appends tokens to sequences, at most `nBatch` in all and one part for each. */
   step(parts: readonly StepTokens[]): Promise<void>
-  /** Drops the newest tokens of every sequence, so that `nTokens` remain. */
-  truncate(nTokens: number): void
+  /** Cuts every sequence back to `nTokens`; false, with nothing done, where they hold fewer or have lost rows on the way. */
+  truncate(nTokens: number): boolean
+  /** Empties every sequence. */
+  clear(): void
   kvBytes(): number
   /** Seconds inside ggml's compute so far; null where it cannot be seen. */
   computeSeconds(): number | null
@@ -16,6 +18,7 @@ export interface Contender extends Disposable {
 export interface StepTokens {
   readonly seq: number
   readonly tokens: Int32Array
+  /** The last token's logits are wanted: it ends a prompt, or follows one. */
   readonly logits: boolean
 }
 
@@ -25,7 +28,7 @@ export interface Seats {
   readonly nCtx: number
 }
 
-/** `kvasir`, `llama.cpp -fa 1`. */
+/** `kvasir`, `llama.cpp -fa 1`; the attention of ours stands in a column of its own. */
 export function contenderName({ engine, flashAttn }: Pick<Contender, 'engine' | 'flashAttn'>): string {
   return flashAttn < 0 ? engine : `${engine} -fa ${flashAttn}`
 }

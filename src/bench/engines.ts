@@ -45,6 +45,7 @@ export async function loadEngines(
     onProgress?.(`kvasir loads ${options.model}`)
     runner = await turns.take('kvasir', () => Runner.load(source, { nThreads, cacheTypes, repack: options.repack, signal }))
     signal?.addEventListener('abort', interrupt)
+    for (const setting of options.attention) runner.attention(setting) // one that cannot serve the model is told before the work begins
     if (options.versus) {
       onProgress?.(`llama.cpp loads ${options.model}`)
       llama = await turns.take('llama.cpp', () => new LlamaModel(options.model, options.repack))

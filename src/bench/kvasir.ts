@@ -13,28 +13,41 @@ export class KvasirContender implements Contender {
   readonly attention: string
   readonly flashAttn = -1
   readonly #runner: Runner
-  readonly #sequences: readonly RunSequence[]
+  #sequences: readonly RunSequence[]
   readonly #nUbatch: number
+  readonly #newSequences: () => readonly RunSequence[]
 
   constructor(runner: Runner, { nSeq, nCtx, attention, nUbatch }: KvasirSeats) {
     this.attention = attention
     this.#runner = runner
     this.#nUbatch = nUbatch
-    this.#sequences = Array.from({ length: nSeq }, () => runner.newSequence(nCtx, attention))
+    this.#newSequences = () => Array.from({ length: nSeq }, () => runner.newSequence(nCtx, attention))
+    this.#sequences = this.#newSequences()
   }
 
   async step(parts: readonly StepTokens[]): Promise<void> {
-    for (const graph of splitSteps(parts, this.#nUbatch)) {
+    // What a sequence takes at once may change with what it holds, so a graph is made when the one before is done.
+    for (let later = parts; later.length > 0;) {
+      const graph = splitStep(later, this.#nUbatch, (seq) => this.#mostTokens(seq))
       await this.#runner.run(
-        graph.map(({ seq, tokens, logits }): RunPart => {
-          return { sequence: this.#sequences[seq]!, tokens, logits: logits ? 'last' : 'none' }
+        graph.now.map(({ seq, tokens, logits }): RunPart => {
+          return { sequence: this.#sequences[seq]!, tokens, endsPrompt: logits, logits: logits ? 'last' : 'none' }
         }),
       )
+      later = graph.later
     }
   }
 
-  truncate(nTokens: number): void {
-    for (const { cache } of this.#sequences) cache.truncate(nTokens)
+  truncate(nTokens: number): boolean {
+    if (this.#sequences.every(({ cache }) => cache.nTokens === nTokens)) return true
+    const isPossible = this.#sequences.every(({ cache, attention }) => cache.nTokens >= nTokens && attention.canTruncate(cache))
+    if (isPossible) for (const { cache } of this.#sequences) cache.truncate(nTokens)
+    return isPossible
+  }
+
+  clear(): void {
+    this[Symbol.dispose]()
+    this.#sequences = this.#newSequences()
   }
 
   kvBytes(): number {
@@ -45,26 +58,37 @@ export class KvasirContender implements Contender {
     return this.#runner.computeSeconds
   }
 
+  #mostTokens(seq: number): number {
+    const { cache, attention } = this.#sequences[seq]!
+    return attention.mostTokens(cache)
+  }
+
   [Symbol.dispose](): void {
     for (const sequence of this.#sequences) sequence[Symbol.dispose]()
   }
 }
 
-/** The same tokens in the same order, in groups of at most `nMost`; a cut part keeps its logits for its last piece. */
-export function splitSteps(parts: readonly StepTokens[], nMost: number): StepTokens[][] {
-  const groups: StepTokens[][] = []
-  let room = 0
-  for (const { seq, tokens, logits } of parts) {
-    for (let from = 0; from < tokens.length;) {
-      if (room === 0) {
-        groups.push([])
-        room = nMost
-      }
-      const to = Math.min(from + room, tokens.length)
-      groups.at(-1)!.push({ seq, tokens: tokens.subarray(from, to), logits: logits && to === tokens.length })
-      room -= to - from
-      from = to
-    }
+/** One graph's share of a step. */
+export interface Split {
+  readonly now: readonly StepTokens[]
+  readonly later: readonly StepTokens[]
+}
+
+/**
+ * At most `nMost` tokens of `parts`, of each sequence no more than it takes at once, and what is left for later; a cut part
+ * keeps its logits for its last piece.
+ */
+export function splitStep(parts: readonly StepTokens[], nMost: number, mostOf: (seq: number) => number = () => Infinity): Split {
+  const now: StepTokens[] = []
+  const later: StepTokens[] = []
+  let room = nMost
+  for (const part of parts) {
+    const { seq, tokens, logits } = part
+    const n = Math.min(room, mostOf(seq), tokens.length)
+    room -= n
+    if (n > 0) now.push({ seq, tokens: tokens.subarray(0, n), logits: logits && n === tokens.length })
+    if (n < tokens.length) later.push({ seq, tokens: tokens.subarray(n), logits })
   }
-  return groups
+  if (now.length === 0) throw new Error('no sequence takes a token')
+  return { now, later }
 }

@@ -1,5 +1,7 @@
 /** What `bench` can be told. The command line derives its flags and help from this schema; lists are as llama-bench writes them. */
 import { z } from 'zod'
+import { canonicalSpec, DENSE, splitSpecs } from '../attention/spec.ts'
+import type { AttentionSetting } from '../core/request.ts'
 import { parseCount } from '../core/sizes.ts'
 
 /** `512,32k`, `[512, 32768]` or `512`. */
@@ -38,10 +40,11 @@ export const benchSchema = z.object({
   typeV: z.enum(CACHE_TYPES).default('f16').describe('type of cached values'),
   repack: z.boolean().default(true).describe("put weights into the processor's own layouts"),
   attention: z
-    .array(z.enum(['dense']))
-    .min(1)
-    .default(['dense'])
-    .describe('attention settings to compare'),
+    .custom<string | readonly AttentionSetting[]>()
+    .transform((given) => (typeof given === 'string' ? splitSpecs(given) : given).map((setting) => canonicalSpec(setting)))
+    .pipe(z.array(z.string()).min(1))
+    .default([DENSE])
+    .describe('attention settings to compare; a comma before option= goes on with the setting before it'),
   versus: z.literal('llama.cpp').optional().describe('run this engine too, turn by turn, and print the ratio'),
   flashAttn: z.enum(['on', 'off', 'both']).default('both').describe("llama.cpp's flash attention; with both, the faster counts"),
   warmup: z.boolean().default(true).describe('one untimed run before each test'),

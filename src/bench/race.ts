@@ -34,7 +34,7 @@ export interface RaceOptions extends Workload {
   readonly onLap?: (entrant: Entrant) => void
 }
 
-/** Times `test` on every entrant, whose caches hold `nDepth` tokens before and after. */
+/** Times `test` on every entrant, each time from caches that hold `nDepth` tokens. */
 export async function race(entrants: readonly Entrant[], test: Test, options: RaceOptions): Promise<void> {
   for (let round = 0; round < options.repetitions; round++) {
     for (const entrant of round % 2 === 0 ? entrants : entrants.toReversed()) {
@@ -50,14 +50,19 @@ export async function warmUp(entrants: readonly Entrant[], test: Test, options: 
   for (const entrant of entrants) await runLap(entrant, small, options)
 }
 
-/** Puts `nDepth` tokens into the empty caches, by reading them as a prompt. */
-export async function fill(entrants: readonly Entrant[], nDepth: number, options: RaceOptions): Promise<void> {
+/** Reads a prompt of `nDepth` tokens into caches that hold fewer. */
+export async function fill(entrants: readonly Entrant[], nDepth: number, { turns, ...work }: RaceOptions): Promise<void> {
   for (const { contender, owner } of entrants) {
-    await options.turns.take(owner, () => readPrompt(contender, nDepth, { ...options, seed: options.seed + 2 }))
+    if (contender.truncate(nDepth)) continue
+    await turns.take(owner, () => readPrompt(contender, nDepth, { ...work, seed: work.seed + 2 }))
   }
 }
 
-function runLap({ contender, owner }: Entrant, test: Test, { turns, ...work }: RaceOptions): Promise<Lap> {
+/** Leaves the caches at the test's depth again, or empty where rows were dropped that would be needed for that. */
+async function runLap(entrant: Entrant, test: Test, options: RaceOptions): Promise<Lap> {
+  const { contender, owner } = entrant
+  const { turns, ...work } = options
+  await fill([entrant], test.nDepth, options)
   return turns.take(owner, async () => {
     const computeBefore = contender.computeSeconds()
     const start = performance.now()
@@ -73,7 +78,7 @@ function runLap({ contender, owner }: Entrant, test: Test, { turns, ...work }: R
       kvBytes: contender.kvBytes(),
       rssBytes: turns.residentBytes(owner),
     }
-    contender.truncate(test.nDepth)
+    if (!contender.truncate(test.nDepth)) contender.clear()
     return lap
   })
 }

@@ -46,9 +46,15 @@ export class LlamaContender implements Contender {
     this.#lastYield = performance.now()
   }
 
-  truncate(nTokens: number): void {
+  truncate(nTokens: number): boolean {
+    if (this.#nTokens.some((held) => held < nTokens)) return false
     for (let seq = 0; seq < this.#nTokens.length; seq++) this.#context.truncate(seq, nTokens)
     this.#nTokens.fill(nTokens)
+    return true
+  }
+
+  clear(): void {
+    this.truncate(0)
   }
 
   /** All of its cache: llama.cpp allocates and clears it when the context is made. */

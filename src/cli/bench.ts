@@ -11,7 +11,6 @@ import { MODEL_OPTION } from './model-options.ts'
 import { type Options, toNumber } from './options.ts'
 
 const { shape } = benchSchema
-const list = (text: string) => text.split(',')
 
 const BENCH_OPTIONS = {
   'n-prompt': { short: 'p', hint: 'N,…', about: shape.nPrompt.description!, schema: shape.nPrompt },
@@ -22,8 +21,7 @@ const BENCH_OPTIONS = {
   attention: {
     hint: 'SPEC,…',
     about: shape.attention.description!,
-    convert: list,
-    schema: z.array(z.enum(['dense'])).default(['dense']),
+    schema: shape.attention,
   },
   versus: { hint: 'llama.cpp', about: shape.versus.description!, schema: shape.versus },
   'flash-attn': { short: 'fa', hint: 'on|off|both', about: shape.flashAttn.description!, schema: shape.flashAttn },
@@ -49,6 +47,7 @@ export const bench = define({
   about: 'measure speed, also side by side with llama.cpp',
   examples: [
     'kvasir bench -m model.gguf -p 512 -n 128 -d 0,4096 -r 5 --versus llama.cpp',
+    'kvasir bench -m model.gguf -d 4096 --attention dense,streaming:sink=4,window=1020',
     'kvasir bench -m model.gguf -npl 1,4,16 -o json',
   ],
   options: { ...MODEL_OPTION, ...BENCH_OPTIONS },

@@ -42,6 +42,22 @@ describe('runBench', () => {
     expect(theirs).toBe(512) // 340 rounded up to 256
   })
 
+  it('gives rows for every attention setting, also for those that drop rows of the prompt', async () => {
+    const attention = 'dense,streaming:sink=4,window=64'
+    const rows = await runBench({ ...small, nPrompt: [300], nDepth: [0, 400], attention })
+    expect(rows.map(({ attention: setting, n_prompt, n_gen, n_depth }) => [setting, n_prompt, n_gen, n_depth])).toEqual(
+      [0, 400].flatMap((depth) =>
+        [
+          [300, 0],
+          [0, 3],
+        ].flatMap(([prompt, gen]) => ['dense', 'streaming:window=64'].map((setting) => [setting, prompt, gen, depth])),
+      ),
+    )
+    const [dense, streaming] = rows.filter(({ n_gen, n_depth }) => n_gen > 0 && n_depth > 0)
+    expect(dense!.kv_bytes).toBeGreaterThanOrEqual(400 * BYTES_PER_TOKEN)
+    expect(streaming!.kv_bytes).toBeLessThan(dense!.kv_bytes)
+  })
+
   it('runs sequences side by side', async () => {
     const rows = await runBench({ ...small, nParallel: [1, 3], versus: 'llama.cpp' })
     expect(rows.map(({ engine, batched }) => [engine, batched?.pl, batched?.n_kv])).toEqual([
@@ -70,9 +86,15 @@ describe('runBench', () => {
     ['a length that is no number', { nPrompt: 'x' }],
     ['a cache type that does not exist', { typeK: 'q9' as 'f16' }],
     ['a cache type we do not have', { typeV: 'q8_0' as 'f16' }],
+    ['no attention', { attention: [] }],
   ])('refuses %s', async (_, options) => {
     await expect(runBench({ ...small, ...options })).rejects.toMatchObject({ code: 'usage' })
   })
+})
+
+it('refuses an attention that does not exist before it loads anything', async () => {
+  const wrong = { ...small, model: 'nowhere.gguf', attention: 'dense,oracle' }
+  await expect(runBench(wrong)).rejects.toMatchObject({ code: 'attention_invalid', message: expect.stringContaining("'oracle'") })
 })
 
 it('plan groups the tests that share caches', () => {

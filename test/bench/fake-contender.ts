@@ -9,6 +9,9 @@ export class FakeContender implements Contender {
   readonly tokens: number[] = []
   readonly truncated: number[] = []
   nTokens: number
+  cleared = 0
+  /** It cannot be cut back. */
+  forgets = false
 
   constructor(engine: 'kvasir' | 'llama.cpp' = 'kvasir', flashAttn = -1, nTokens = 0) {
     this.engine = engine
@@ -24,9 +27,17 @@ export class FakeContender implements Contender {
     }
   }
 
-  truncate(nTokens: number): void {
+  truncate(nTokens: number): boolean {
+    if (nTokens === this.nTokens) return true
+    if (nTokens > this.nTokens || this.forgets) return false
     this.truncated.push(nTokens)
     this.nTokens = nTokens
+    return true
+  }
+
+  clear(): void {
+    this.cleared++
+    this.nTokens = 0
   }
 
   kvBytes(): number {

@@ -29,6 +29,17 @@ describe('race', () => {
     expect(runner.contender.nTokens).toBe(10)
   })
 
+  it('fills caches anew that have dropped rows and cannot be cut back', async () => {
+    const runner = entrant(new FakeContender())
+    runner.contender.forgets = true
+    await fill([runner], 10, options())
+    await race([runner], { nPrompt: 4, nGen: 2, nDepth: 10 }, options())
+    expect(runner.laps.map(({ kvBytes }) => kvBytes)).toEqual([16, 16, 16])
+    expect(runner.contender).toMatchObject({ truncated: [], cleared: 3, nTokens: 0 })
+    const prompt = runner.contender.tokens.slice(0, 10)
+    expect(runner.contender.tokens.slice(16, 26)).toEqual(prompt)
+  })
+
   it('warms up without timing', async () => {
     const runner = entrant(new FakeContender())
     await warmUp([runner], { nPrompt: 2000, nGen: 100, nDepth: 0 }, options())

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { splitSteps } from '../../src/bench/kvasir.ts'
+import type { StepTokens } from '../../src/bench/contender.ts'
+import { splitStep } from '../../src/bench/kvasir.ts'
 import { generate, readPrompt, type Workload } from '../../src/bench/workload.ts'
 import { FakeContender } from './fake-contender.ts'
 
@@ -56,15 +57,25 @@ describe('generate', () => {
   })
 })
 
-describe('splitSteps', () => {
-  it('fills graphs of at most n tokens and keeps the logits for the last piece of a part', () => {
+/** Sequence, tokens and logits of each part of each graph. */
+function graphs(parts: readonly StepTokens[], mostOf: (seq: number) => number): unknown[][] {
+  const made: unknown[][] = []
+  for (let later = parts; later.length > 0;) {
+    const split = splitStep(later, 6, mostOf)
+    made.push(split.now.map((part) => [part.seq, ...part.tokens, part.logits]))
+    later = split.later
+  }
+  return made
+}
+
+describe('splitStep', () => {
+  it('fills graphs of at most n tokens, no sequence with more than it takes, and keeps the logits for the last piece of a part', () => {
     const tokens = Int32Array.from({ length: 10 }, (_, i) => i)
     const parts = [
       { seq: 0, tokens, logits: true },
       { seq: 1, tokens: tokens.subarray(0, 3), logits: true },
     ]
-    const pieces = splitSteps(parts, 6).map((step) => step.map((part) => [part.seq, ...part.tokens, part.logits]))
-    expect(pieces).toEqual([
+    expect(graphs(parts, () => Infinity)).toEqual([
       [[0, 0, 1, 2, 3, 4, 5, false]],
       [
         [0, 6, 7, 8, 9, true],
@@ -72,5 +83,20 @@ describe('splitSteps', () => {
       ],
       [[1, 2, true]],
     ])
+    expect(graphs(parts, (seq) => (seq === 0 ? 4 : 2))).toEqual([
+      [
+        [0, 0, 1, 2, 3, false],
+        [1, 0, 1, false],
+      ],
+      [
+        [0, 4, 5, 6, 7, false],
+        [1, 2, true],
+      ],
+      [[0, 8, 9, true]],
+    ])
+  })
+
+  it('would rather fail than wait for ever for a sequence that takes nothing', () => {
+    expect(() => splitStep([{ seq: 0, tokens: Int32Array.of(1), logits: true }], 6, () => 0)).toThrow('takes')
   })
 })
