@@ -12,12 +12,12 @@ import { eventStream } from './sse.ts'
 import { streamChunks } from './stream.ts'
 import { combineTimings, combineUsage } from './usage.ts'
 
-/** The context that a request may use; throws if it asks for more than the server has. */
+/** Tokens that a request may have; throws if it asks for a larger context than the server has. */
 export function contextOf(c: AppContext, body: GenerationBody): number {
   const { nCtx } = c.var.engine
   if (body.num_ctx !== undefined && body.num_ctx > nCtx)
     throw invalid('num_ctx', `${body.num_ctx} is more than the server's context of ${nCtx} (-c)`)
-  return body.num_ctx ?? nCtx
+  return c.var.engine.mostTokens({ nCtx: body.num_ctx, attention: body.attention })
 }
 
 export interface RequestOptions {
@@ -41,7 +41,8 @@ export function toRequests(
     topLogprobs,
     promptLogprobs,
     ignoreEos: body.ignore_eos,
-    nCtx: contextOf(c, body),
+    nCtx: body.num_ctx,
+    attention: body.attention,
   }
   return prompts.flatMap((prompt) => Array.from({ length: body.n }, (_, i) => ({ ...shared, prompt, sampling: sampling(i) })))
 }

@@ -18,7 +18,7 @@ function tooLong(n_prompt_tokens: number, nCtx: number): KvasirError {
 
 /** Throws `exceed_context_size_error` for a long text that cannot fit; the count in it may be off by a little per cut. */
 async function refuseLongText(engine: ServedEngine, text: string, nCtx: number): Promise<void> {
-  if (text.length <= LONG_TEXT) return
+  if (text.length <= LONG_TEXT || nCtx === Infinity) return
   let count = 0
   let cuts = 0
   for (let from = 0; from < text.length; cuts++) {

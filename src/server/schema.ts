@@ -4,10 +4,9 @@
  * context is full.
  */
 import { z } from 'zod'
+import { canonicalSpec } from '../attention/spec.ts'
+import type { AttentionSetting } from '../core/request.ts'
 import { samplingSchema } from '../core/sampling.ts'
-
-/** Methods that `attention` may name. */
-export const ATTENTION_METHODS = ['dense'] as const
 
 /** An array checked item by item up to its first fault: a body can hold millions of wrong items. */
 function list<T>(item: z.ZodType<T>, { min = 0, max = Number.MAX_SAFE_INTEGER } = {}): z.ZodType<T[], T[]> {
@@ -63,9 +62,8 @@ const logitBias = z.custom<LogitBias>(
   'must map token ids to numbers (or false), or be an array of [token, bias]',
 )
 
-const attention = z.union([z.enum(ATTENTION_METHODS), z.object({ method: z.enum(ATTENTION_METHODS) })], {
-  error: `must be one of: ${ATTENTION_METHODS.join(', ')}`,
-})
+/** In its shortest spelling; throws `attention_invalid`. */
+const attention = z.custom<AttentionSetting>().transform((setting) => canonicalSpec(setting))
 
 const tokenLimit = z.number().int().min(-1).optional()
 
@@ -80,7 +78,7 @@ const common = {
   n_predict: tokenLimit,
   ignore_eos: z.boolean().default(false),
   num_ctx: z.number().int().min(1).optional(),
-  attention: attention.default('dense'),
+  attention: attention.optional(),
   stream: z.boolean().default(false),
   stream_options: z.object({ include_usage: z.boolean().default(false) }).optional(),
   return_progress: z.boolean().default(false),

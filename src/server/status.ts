@@ -1,8 +1,9 @@
 /** GET /health and /props. */
+import { methodInfos } from '../attention/catalogue.ts'
+import { canonicalParts } from '../attention/spec.ts'
 import { samplingSchema } from '../core/sampling.ts'
 import { buildInfo } from './build-info.ts'
 import type { AppContext } from './context.ts'
-import { ATTENTION_METHODS } from './schema.ts'
 
 /** Reached once the model is loaded; before, the app answers 503. */
 export function health(c: AppContext): Response {
@@ -16,7 +17,14 @@ export function props(c: AppContext): Response {
   return c.json({
     default_generation_settings: {
       n_ctx: engine.nCtx,
-      params: { ...samplingSchema.parse({}), max_tokens: -1, n_predict: -1, stop: [], ignore_eos: false, attention: 'dense' },
+      params: {
+        ...samplingSchema.parse({}),
+        max_tokens: -1,
+        n_predict: -1,
+        stop: [],
+        ignore_eos: false,
+        attention: engine.attention,
+      },
     },
     total_slots: engine.nParallel,
     model_path: engine.path,
@@ -24,7 +32,9 @@ export function props(c: AppContext): Response {
     chat_template: engine.template.source,
     modalities: { vision: false, audio: false },
     build_info: buildInfo,
-    attention_methods: ATTENTION_METHODS,
+    /** The default setting once more, as objects; dense is none. */
+    attention_default: canonicalParts(engine.attention),
+    attention_methods: methodInfos(),
     n_ctx_train: engine.shape.nCtxTrain,
     n_threads: engine.nThreads,
     kv_bytes_per_token: stats.kvBytesPerToken,

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { METHODS } from '../../src/attention/index.ts'
 import { createApp } from '../../src/server/app.ts'
 import type { ServedEngine } from '../../src/server/context.ts'
 import { setLogSink } from '../../src/core/log.ts'
@@ -61,13 +62,27 @@ test('/props has llama.cpp’s fields, and the methods of attention', async () =
   expect(await jsonOf(await app.request('/props'))).toMatchObject({
     default_generation_settings: {
       n_ctx: 4096,
-      params: { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, max_tokens: -1 },
+      params: { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, max_tokens: -1, attention: 'dense' },
     },
     total_slots: 4,
     chat_template: '{{ messages }}',
     build_info: expect.stringMatching(/^kvasir-\d/),
     model_path: '/models/fake.gguf',
-    attention_methods: ['dense'],
+    attention_default: [],
+  })
+})
+
+test('/props has the schema of every method, as a form wants it', async () => {
+  const { attention_methods: methods } = await jsonOf(await app.request('/props'))
+  expect(methods.map(({ name }: { name: string }) => name).toSorted()).toEqual(METHODS.map(({ name }) => name).toSorted())
+  expect(methods.find(({ name }: { name: string }) => name === 'streaming')).toMatchObject({
+    axis: 'keep',
+    summary: expect.stringMatching(/./),
+    source: expect.stringContaining('2309.17453'),
+    cost: expect.stringMatching(/./),
+    options: { type: 'object', properties: { sink: { type: 'integer', minimum: 0, maximum: 4096, default: 4 } } },
+    defaults: { sink: 4, window: 2000 },
+    conflicts: {},
   })
 })
 

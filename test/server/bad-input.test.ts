@@ -39,8 +39,6 @@ test.each([
   [{ ...hello, logprobs: true, top_logprobs: 21 }, 'top_logprobs'],
   [{ ...hello, num_ctx: 8192 }, 'num_ctx'],
   [{ ...hello, num_ctx: 0 }, 'num_ctx'],
-  [{ ...hello, attention: 'hip' }, 'attention'],
-  [{ ...hello, attention: { method: 'hip', k: 512 } }, 'attention'],
   [{ ...hello, tools: [{ type: 'function' }] }, 'tools'],
   [{ ...hello, tool_choice: 'auto' }, 'tool_choice'],
   [{ ...hello, functions: [{}] }, 'functions'],
@@ -56,6 +54,31 @@ test.each([
   expect(response.status).toBe(400)
   expect(error).toMatchObject({ type: 'invalid_request_error', code: 'invalid_request', param })
   expect(error.message.slice(0, param.length + 2)).toBe(`${param}: `)
+})
+
+test.each([
+  ['oracle', "unknown method 'oracle'; known: dense, "],
+  [{ method: 'oracle', k: 512 }, "unknown method 'oracle'"],
+  [{ method: 'constructor' }, "unknown method 'constructor'"],
+  [{ k: 512 }, "a setting is a text, an object with 'method', or an array of these"],
+  [5, 'a setting is a text'],
+  [[['dense']], 'a setting is a text'],
+  ['streaming:window=0', 'streaming: window is 0, and should be a whole number from 1 to '],
+  [{ method: 'streaming', window: '64' }, "streaming: window is '64', and should be"],
+  [['streaming', 'streaming:sink=3'], 'answer the same question'],
+  ['x'.repeat(5_000_000), 'a setting of 5000000 characters'],
+])('attention %#: the fault is told', async (attention, message) => {
+  for (const [path, body] of [
+    ['/v1/chat/completions', { ...hello, attention }],
+    ['/v1/completions', { prompt: 'a', attention }],
+  ] as const) {
+    const response = await post(app, path, body)
+    const { error } = await jsonOf(response)
+    expect(response.status).toBe(400)
+    expect(error).toMatchObject({ type: 'invalid_request_error', code: 'attention_invalid', param: 'attention' })
+    expect(error.message).toContain(message)
+    expect(error.message.length).toBeLessThan(300)
+  }
 })
 
 test.each([

@@ -133,7 +133,7 @@ test.each([
 })
 
 test.each([
-  [{}, { maxTokens: -1, stop: [], topLogprobs: -1, ignoreEos: false, nCtx: 4096 }],
+  [{}, { maxTokens: -1, stop: [], topLogprobs: -1, ignoreEos: false, nCtx: undefined }],
   [{ max_tokens: 5 }, { maxTokens: 5 }],
   [{ max_completion_tokens: 6, max_tokens: 5 }, { maxTokens: 6 }],
   [{ n_predict: 7 }, { maxTokens: 7 }],
@@ -161,7 +161,12 @@ test.each([
     },
     { sampling: expect.objectContaining({ logit_bias: { 97: 1.5, 98: -100, 99: -100 } }) },
   ],
-  [{ attention: { method: 'dense' } }, {}],
+  [{}, { attention: undefined }],
+  [{ attention: null }, { attention: undefined }],
+  [{ attention: { method: 'dense' } }, { attention: 'dense' }],
+  [{ attention: 'streaming:sink=4,window=1k' }, { attention: 'streaming:window=1024' }],
+  [{ attention: { method: 'streaming', window: 64 } }, { attention: 'streaming:window=64' }],
+  [{ attention: ['dense', { method: 'streaming', sink: 0 }] }, { attention: 'streaming:sink=0' }],
 ])('%j asks the engine for %j', async (fields, expected) => {
   const { app, engine } = serve()
   const response = await post(app, '/v1/chat/completions', { ...hello, ...fields })

@@ -1,6 +1,6 @@
 /** The whole way with the bundled model: the official client, a socket, the engine. */
 import OpenAI from 'openai'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { bundledModel } from '../../src/engine/model.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { startServer, type RunningServer } from '../../src/server/serve.ts'
@@ -33,6 +33,52 @@ test('it answers from what it is told', async () => {
   expect(reply.choices[0]!.finish_reason).toBe('stop')
   expect(reply.usage).toMatchObject({
     attention: { method: 'dense', density: 1, evicted_tokens: 0, kv_bytes: expect.any(Number) },
+  })
+})
+
+describe('attention of a request', () => {
+  const text = 'The file is opened and read. '.repeat(60)
+  const prompt = async () => (await jsonOf(await post('/tokenize', { content: text }))).tokens.slice(0, 300)
+  const usageOf = async (body: object) => {
+    const { usage } = await jsonOf(await post('/v1/completions', { temperature: 0, ignore_eos: true, ...body }))
+    return usage.attention
+  }
+
+  test.each([
+    ['streaming:sink=4,window=64'],
+    [{ method: 'streaming', sink: 4, window: 64 }],
+    [[{ method: 'streaming', window: 64 }]],
+  ])('%j: the reply says what it kept, dropped and read', async (attention) => {
+    const usage = await usageOf({ prompt: await prompt(), max_tokens: 1, attention })
+    expect(usage).toMatchObject({ method: 'streaming:window=64', kept_tokens: 68, evicted_tokens: 232 })
+    expect(usage.keys_dense).toBe(((300 * 301) / 2) * 6 * 8) // layers and KV heads
+    expect(usage.keys_read).toBeLessThan(usage.keys_dense)
+    expect(usage.keys_read).toBeGreaterThan(0)
+    expect(usage.density).toBeCloseTo(usage.keys_read / usage.keys_dense, 10)
+    expect(usage.kv_bytes).toBeGreaterThan(0)
+    expect(usage.kv_bytes).toBeLessThan(usage.kv_bytes_dense)
+  })
+
+  test('stands beside another in one server, and each does as it does alone', async () => {
+    const body = { prompt: await prompt(), max_tokens: 8 }
+    const [dense, streaming] = await Promise.all([usageOf(body), usageOf({ ...body, attention: 'streaming:window=64' })])
+    expect(dense).toMatchObject({ method: 'dense', kept_tokens: 307, evicted_tokens: 0, density: 1 })
+    expect(dense.kv_bytes).toBe(dense.kv_bytes_dense)
+    expect(streaming).toMatchObject({ kept_tokens: 68, evicted_tokens: 239, kv_bytes_dense: dense.kv_bytes })
+  })
+
+  test('reads what is longer than the context, where it goes on for ever', async () => {
+    const long = 'The file is opened and read. '.repeat(800)
+    const body = { model, prompt: long, max_tokens: 2 }
+    await expect(client.completions.create(body)).rejects.toMatchObject({ status: 400, type: 'exceed_context_size_error' })
+    const usage = await usageOf({ ...body, attention: 'streaming:window=124' })
+    expect(usage.kept_tokens).toBe(128)
+    expect(usage.evicted_tokens).toBeGreaterThan(engine.nCtx)
+  })
+
+  test('needs room for what it keeps: a window larger than the context is no way around it', async () => {
+    const refused = await post('/v1/completions', { prompt: await prompt(), num_ctx: 256, attention: 'streaming:window=1000' })
+    expect((await jsonOf(refused)).error).toMatchObject({ type: 'exceed_context_size_error', n_ctx: 256, n_prompt_tokens: 300 })
   })
 })
 
