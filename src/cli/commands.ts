@@ -7,6 +7,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./serve.ts')).serve,
   inspect: async () => (await import('./inspect.ts')).inspect,
   tokenize: async () => (await import('./tokenize.ts')).tokenize,
+  methods: async () => (await import('./methods.ts')).methods,
   bench: async () => (await import('./bench.ts')).bench,
   synth: async () => (await import('./synth.ts')).synth,
 }

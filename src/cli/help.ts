@@ -15,7 +15,7 @@ export function columns(rows: readonly (readonly [string, string])[]): string[] 
   })
 }
 
-function wrap(text: string, width: number): string[] {
+export function wrap(text: string, width: number): string[] {
   const lines = ['']
   for (const word of text.split(' ')) {
     const last = lines.length - 1

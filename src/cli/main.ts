@@ -26,7 +26,8 @@ export async function main(argv: readonly string[]): Promise<void> {
 
 function exitStatus(error: unknown): number {
   if (!(error instanceof KvasirError)) return 1
-  return error.code === 'usage' ? 2 : error.code === 'aborted' ? EXIT_INTERRUPTED : 1
+  if (error.code === 'aborted') return EXIT_INTERRUPTED
+  return error.code === 'usage' || error.code === 'attention_invalid' ? 2 : 1
 }
 
 async function dispatch(argv: readonly string[]): Promise<void> {

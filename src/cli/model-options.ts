@@ -1,5 +1,6 @@
 /** Options about the model and about sampling, which several commands share. Names and defaults are llama.cpp's. */
 import { z } from 'zod'
+import { canonicalSpec, DENSE } from '../attention/spec.ts'
 import { samplingSchema } from '../core/sampling.ts'
 import { parseCount } from '../core/sizes.ts'
 import type { LoadOptions } from '../engine/model.ts'
@@ -53,7 +54,12 @@ export const LOAD_OPTIONS = {
   'cache-type-k': { short: 'ctk', hint: 'TYPE', about: 'type of cached keys', schema: cacheType },
   'cache-type-v': { short: 'ctv', hint: 'TYPE', about: 'type of cached values', schema: cacheType },
   type: { hint: 'TYPE', about: 'quantise the weights to this type while loading, e.g. q8_0', schema: z.string().optional() },
-  attention: { hint: 'SPEC', about: 'how attention is computed; so far only dense', schema: z.enum(['dense']).default('dense') },
+  attention: {
+    hint: 'SPEC',
+    about: 'how attention is computed, e.g. NAME:option=value, several joined by +; kvasir methods lists what there is',
+    convert: (text: string) => canonicalSpec(text),
+    schema: z.string().default(DENSE),
+  },
 } as const satisfies Options
 
 /** The options of {@link LOAD_OPTIONS} as the library takes them. */
@@ -64,6 +70,7 @@ export function loadOptions(values: Values<Omit<typeof LOAD_OPTIONS, 'model'>>):
     nUbatch: values.ubatchSize,
     typeK: values.cacheTypeK,
     typeV: values.cacheTypeV,
+    attention: values.attention,
     ...(values.threads !== undefined && { nThreads: values.threads }),
     ...(values.type !== undefined && { type: values.type }),
   }

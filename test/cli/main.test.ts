@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ensureBuilt } from '../../scripts/build.js'
+import { METHODS } from '../../src/attention/index.ts'
 import { COMMANDS } from '../../src/cli/commands.ts'
 
 const BIN = fileURLToPath(new URL('../../bin/kvasir.js', import.meta.url))
@@ -83,7 +84,11 @@ test.each([
   [['run', '-p', 'a', '--tmep', '0'], 2, 'kvasir: unknown option --tmep; did you mean --temp?'],
   [['run'], 2, 'kvasir: there is no prompt'],
   [['run', '-p', 'a', 'b'], 2, "kvasir: unexpected argument 'b'"],
-  [['run', '-p', 'a', '--attention', 'hip'], 2, 'kvasir: --attention hip: must be dense'],
+  [['run', '-p', 'a', '--attention', 'oracle'], 2, "kvasir: attention: unknown method 'oracle'; known: dense, "],
+  [['run', '-p', 'a', '-m', 'nowhere.gguf', '--attention', 'streaming:window=0'], 2, 'window is 0, and should be a whole number'],
+  [['serve', '--attention', 'streaming+streaming'], 2, 'answer the same question (keep)'],
+  [['bench', '-m', 'nowhere.gguf', '--attention', 'dense,streaming:sink=4,breadth=2'], 2, "streaming has no option 'breadth'"],
+  [['methods', 'oracle'], 2, "unknown method 'oracle'"],
   [['run', '-p', 'a', '-m', 'nowhere.gguf'], 1, "kvasir: no model at 'nowhere.gguf': no such file or folder"],
   [['run', '-f', 'nowhere.txt'], 1, "kvasir: cannot read 'nowhere.txt': "],
   [['run', '-p', 'word '.repeat(600), '-c', '256'], 1, 'kvasir: the request exceeds the available context size: '],
@@ -124,6 +129,17 @@ describe('run', () => {
     expect(answer.tokens).toHaveLength(4)
     expect(answer.usage).toMatchObject({ completion_tokens: 4 })
     expect(answer.attention).toMatchObject({ method: 'dense', density: 1, evicted_tokens: 0 })
+  })
+
+  test('attention is a setting, also from the environment', async () => {
+    const flags = ['run', '--raw', '-p', 'word '.repeat(300), '-n', '2', '--ignore-eos', '--json']
+    const [flag, env] = await Promise.all([
+      kvasir([...flags, '--attention', 'streaming:sink=4,window=64']),
+      kvasir(flags, '', { KVASIR_ARG_ATTENTION: 'streaming:window=64' }),
+    ])
+    for (const { stdout } of [flag, env]) {
+      expect(JSON.parse(stdout).attention).toMatchObject({ method: 'streaming:window=64', kept_tokens: 68 })
+    }
   })
 
   test('the same seed says the same, another one something else', async () => {
@@ -235,6 +251,32 @@ describe('inspect', () => {
     expect(report.types[0]).toMatchObject({ type: 'q8_0' })
     expect(report.memory.cache_bytes_per_token).toBe(2 * 3 * 64 * 2)
     expect(report.memory.cache_bytes).toBe(1024 * report.memory.cache_bytes_per_token)
+  })
+})
+
+describe('methods', () => {
+  test('lists them by axis', async () => {
+    const { status, stdout } = await kvasir(['methods'])
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/dense .*\n\n.*keep: which rows stay in the cache\n(.*\n)* +streaming /)
+    for (const { name } of METHODS) expect(stdout).toContain(`  ${name} `)
+  })
+
+  test.each(METHODS.map(({ name }) => name))('%s: its options, with ranges and defaults', async (name) => {
+    const [text, json] = await Promise.all([kvasir(['methods', name]), kvasir(['methods', name, '--json'])])
+    const info = JSON.parse(json.stdout)
+    expect(text.stdout).toContain(`${name}: `)
+    expect(text.stdout).toContain('--attention')
+    for (const [option, value] of Object.entries(info.defaults)) {
+      expect(text.stdout).toMatch(new RegExp(`^  ${option} .*(\n  {4,}.*)*default`, 'm'))
+      expect(text.stdout.replaceAll(/\s+/g, ' ')).toContain(`default ${String(value)}`)
+    }
+  })
+
+  test('dense is told too', async () => {
+    expect((await kvasir(['methods', 'dense'])).stdout).toContain('no method')
+    const names = JSON.parse((await kvasir(['methods', '--json'])).stdout).map(({ name }: { name: string }) => name)
+    expect(names).toContain('streaming')
   })
 })
 
