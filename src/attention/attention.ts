@@ -67,7 +67,14 @@ export class Attention {
 
   /** Parts with equal keys can be computed by the same graph. */
   graphKey(cache: SequenceCache, nTokens: number): string {
-    return `${cache.id}:${nTokens}:${this.nRead(cache, nTokens)}:${this.#reader(nTokens).graphKey?.(cache) ?? ''}`
+    const keys = [this.#keep, this.#reader(nTokens)].map((axis) => axis.graphKey?.(cache, nTokens) ?? '')
+    return [cache.id, nTokens, this.nRead(cache, nTokens), ...keys].join(':')
+  }
+
+  /** Graph nodes of a part in each layer, beyond those that every method needs. */
+  nNodes(nTokens: number): number {
+    const axis = nTokens > 1 && this.#keep.readsPrompts ? this.#keep : this.#reader(nTokens)
+    return axis.nNodes?.(nTokens) ?? 0
   }
 
   /** Records one part; the result is called for each layer with what was projected from the part's tokens → f32[d · H, n]. */
@@ -94,7 +101,7 @@ export class Attention {
   }
 
   #reader(nTokens: number): Read {
-    return nTokens > 1 && !this.#read.readsPrompts ? readAll : this.#read
+    return nTokens > 1 && (this.#keep.readsPrompts || !this.#read.readsPrompts) ? readAll : this.#read
   }
 }
 

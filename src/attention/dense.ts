@@ -9,7 +9,7 @@
  *   transposed once per layer and step; for hundreds of queries that is about a hundredth of the work.
  */
 import { type Keep, keysDense, type Kept, type Read, type ReadResult, type Step } from './method.ts'
-import { causalMask, groupHeads, softmax, ungroupHeads, weigh, writer } from './pieces.ts'
+import { causalMask, groupHeads, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles (64 queries each) and is the faster way. */
 const FLASH_QUERIES = 64
@@ -48,7 +48,7 @@ export function readByProducts(step: Step, { q, k, v, mask, nRead }: Kept): Read
   const { g } = step
   const n = q.ne[2]
   const p = softmax(step, g.mulMat(k, groupHeads(step, q)), mask, n)
-  return { o: ungroupHeads(step, weigh(step, p, v.columns(g, nRead)), n), p: { values: p, index: null } }
+  return { o: ungroupHeads(step, weighStored(step, p, v), n), p: { values: p, index: null } }
 }
 
 function readByFlash({ g, shape }: Step, { q, k, v, mask, nRead }: Kept): ReadResult {

@@ -76,7 +76,7 @@ export interface Kept {
 export interface ReadResult {
   /** f32[d · H, n] */
   readonly o: Tensor
-  /** f32[m, n · g, G] over rows `index` i32[m, G], or over rows 0…m-1 if that is null. */
+  /** f32[m, n · g, G] over rows `index` i32[m, G], distinct within a head, or over rows 0…m-1 if that is null. */
   readonly p: { readonly values: Tensor; readonly index: Tensor | null } | null
 }
 
@@ -91,7 +91,9 @@ export interface Read {
   /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
   readonly readsPrompts: boolean
   /** What of the cache changes the graph, besides the number of rows. */
-  graphKey?(cache: SequenceCache): string
+  graphKey?(cache: SequenceCache, nTokens: number): string
+  /** Graph nodes that a part of `nTokens` takes in a layer, where they are more than a few dozen. */
+  nNodes?(nTokens: number): number
   /** Creates the inputs of a part; the result is called for each layer, after the new rows are written. */
   start(step: Step, part: StepPart, needsProbabilities: boolean): ReadLayer
   /** Keys that the part's queries read in layer `il`, per KV head. */
@@ -110,6 +112,12 @@ export interface Keep {
   stores?(shape: ModelShape): { readonly [name: string]: StoreLayout }
   /** Tokens that a part may bring at most. */
   mostTokens?(cache: SequenceCache): number
+  /** True if it reads prompts itself, where a plain read of what is kept would not be right or not tell enough. */
+  readonly readsPrompts?: boolean
+  /** What of the cache changes the graph, besides the number of rows. */
+  graphKey?(cache: SequenceCache, nTokens: number): string
+  /** Graph nodes that a part of a prompt takes in a layer, if it reads prompts and they are more than a few dozen. */
+  nNodes?(nTokens: number): number
   /** Creates the inputs of a part. */
   start(step: Step, part: StepPart): KeepLayer
   /** After a step: drops rows. `endsPrompt` is true when the step read the last of a prompt, or decoded. */
@@ -119,7 +127,7 @@ export interface Keep {
 export interface KeepLayer {
   /** What there is to read in a layer, once the new rows are written. */
   kept(layer: AttentionLayer, projected: Projected): Kept
-  /** How it reads prompts itself, where a plain read of what is kept would not be right. */
+  /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. */
   readonly read?: (kept: Kept, projected: Projected) => ReadResult
   /** Sees the probabilities of a layer. */
   observe?(il: number, p: NonNullable<ReadResult['p']>): void

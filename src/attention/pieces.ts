@@ -1,9 +1,10 @@
 /** The pieces methods are made of. Shapes: d = headDim, H = nHead, G = nHeadKv, g = H / G, n = tokens of a part. */
-import { F16, I32 } from '../ggml/types.ts'
+import { F16, F32, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { CacheLayer } from '../kv/cache.ts'
 import { TILE } from '../kv/layout.ts'
 import type { RowMap } from '../kv/rows.ts'
+import type { Store } from '../kv/store.ts'
 import { linear, type Linear } from '../nn/linear.ts'
 import type { AttentionLayer, Step, StepPart } from './method.ts'
 
@@ -86,6 +87,14 @@ export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor | null,
   const [m, rows, G] = scores.ne
   const p = g.softMaxExt(g.reshape(scores, m, n, shape.nHead), mask, 1 / Math.sqrt(shape.headDim))
   return g.reshape(p, m, rows, G)
+}
+
+/** Σ_row p · v: probabilities f32[m, n · g, G] over the first m rows of `v`, in the order they are stored → f32[d, n · g, G]. */
+export function weighStored(step: Step, p: Tensor, v: Store): Tensor {
+  const { g } = step
+  const m = p.ne[0]
+  if (v.layout.order === 'columns') return weigh(step, p, v.columns(g, m))
+  return g.outProd(g.cast(v.rows(g, m), F32), g.permute(p, 1, 0, 2, 3))
 }
 
 /** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */

@@ -214,7 +214,9 @@ export class Runner implements Disposable {
   }
 
   #record(key: string, parts: readonly RunPart[]): Plan {
-    const graph = new Graph(this.shape.nLayer * (NODES_PER_LAYER + parts.length * NODES_PER_PART) + 64)
+    const ofPart = ({ sequence: { attention }, tokens }: RunPart) => NODES_PER_PART + attention.nNodes(tokens.length)
+    const nNodes = this.shape.nLayer * (NODES_PER_LAYER + parts.reduce((sum, part) => sum + ofPart(part), 0)) + 64
+    const graph = new Graph(nNodes)
     try {
       const plan: Plan = { key, graph, logits: null, parts, [Symbol.dispose]: () => graph[Symbol.dispose]() }
       const nTokens = parts.reduce((sum, { tokens }) => sum + tokens.length, 0)

@@ -29,6 +29,8 @@ export class SequenceCache implements Disposable {
   /** Keys read so far and what dense attention would have read, summed over layers and KV heads; written by the runner. */
   keysRead = 0
   keysDense = 0
+  /** How often tokens were forgotten: what a method remembers of an earlier state then no longer holds. */
+  nTruncated = 0
   readonly #memory: Reservation
   readonly #buffer: Pointer
   readonly #context: Pointer
@@ -100,6 +102,7 @@ export class SequenceCache implements Disposable {
 
   /** Forgets all but the first `n` tokens and gives their pages back. */
   truncate(n: number): void {
+    this.nTruncated++
     for (const { stores, rows } of this.layers) {
       for (const map of rows) map.truncate(n)
       for (const store of Object.values(stores)) store.discardFrom(n)

@@ -59,7 +59,7 @@ export class TestLayer implements Disposable {
 
   /** f32[nEmbd, n] per part; the caches take the new rows. */
   async attend(parts: readonly LayerPart[], endsPrompt = true): Promise<Float32Array[]> {
-    using g = new Graph(1024)
+    using g = new Graph(1024 + parts.reduce((sum, { x }) => sum + this.attention.nNodes(x.length / N_EMBD), 0))
     const counts = parts.map(({ x }) => x.length / N_EMBD)
     const firsts = counts.map((_, i) => counts.slice(0, i).reduce((a, b) => a + b, 0))
     const nTokens = firsts.at(-1)! + counts.at(-1)!
