@@ -10,6 +10,10 @@ export const AXIS_QUESTIONS: Readonly<Record<Axis, string>> = {
   read: 'which of the kept rows a query reads',
 }
 
+/** The letters in {@link MethodInfo.cost}. */
+export const COST_LETTERS =
+  'T is the number of tokens before, H the query heads, G the KV heads, d their dimension, e the bytes of a cached element'
+
 /** A method; the names of the fields are those of `/props`. */
 export interface MethodInfo {
   readonly name: string
@@ -19,6 +23,7 @@ export interface MethodInfo {
   readonly cost: string
   /** JSON Schema. */
   readonly options: MethodSchema
+  /** Of the options that have one value for it; the description of the others says what they are by themselves. */
   readonly defaults: Readonly<Record<string, unknown>>
   /** Methods of other axes that it works with. */
   readonly composes_with: readonly string[]
@@ -50,6 +55,12 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
     composes_with: others.map((other) => other.name).filter((other) => !Object.hasOwn(conflicts, other)),
     conflicts,
   }
+}
+
+/** The setting with its first option spelled out. */
+export function exampleOf({ name, defaults }: MethodInfo): string {
+  const [first] = Object.entries(defaults)
+  return first === undefined ? name : `${name}:${first[0]}=${String(first[1])}`
 }
 
 /** Why two methods of different axes cannot work together; undefined if they can. */

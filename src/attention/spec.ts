@@ -137,8 +137,16 @@ function faultOf(method: AnyMethod, given: Readonly<Record<string, unknown>>, is
   const name = String(issue.path[0] ?? '')
   const schema = schemaOf(method).properties[name]
   if (schema === undefined) return issue.message
-  const own = ['custom', 'invalid_format'].includes(issue.code) ? ` (${issue.message})` : ''
-  return `${name} is ${quote(given[name])}, and should be ${allowedText(schema)}${own}`
+  const value = quote(Object.hasOwn(given, name) ? given[name] : defaultsOf(method)[name])
+  if (issue.code === 'custom') return `${name} is ${value}: ${issue.message}`
+  const own = formatsOf(issue).map((message) => ` (${message})`)
+  return `${name} is ${value}, and should be ${allowedText(schema)}${own.join('')}`
+}
+
+/** What the schema says of texts it does not take. */
+function formatsOf(issue: z.core.$ZodIssue): string[] {
+  if (issue.code === 'invalid_union') return issue.errors.flat().flatMap(formatsOf)
+  return issue.code === 'invalid_format' ? [issue.message] : []
 }
 
 function checkPair(a: AnyMethod, b: AnyMethod): void {

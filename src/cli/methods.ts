@@ -1,6 +1,6 @@
 /** `kvasir methods`: what attention can be, with options, costs and what goes together. */
 import { z } from 'zod'
-import { AXIS_QUESTIONS, type MethodInfo, methodInfos } from '../attention/catalogue.ts'
+import { AXIS_QUESTIONS, COST_LETTERS, exampleOf, type MethodInfo, methodInfos } from '../attention/catalogue.ts'
 import { AXES } from '../attention/method.ts'
 import { allowedText } from '../attention/options.ts'
 import { DENSE, methodOf } from '../attention/spec.ts'
@@ -45,7 +45,7 @@ function listText(infos: readonly MethodInfo[]): string[] {
 function methodText(info: MethodInfo): string[] {
   const options = Object.entries(info.options.properties).map(([name, schema]): [string, string] => [
     name,
-    `${schema.description ?? ''}; ${allowedText(schema)}, default ${String(info.defaults[name])}`,
+    `${schema.description ?? ''}; ${allowedText(schema)}${Object.hasOwn(info.defaults, name) ? `, default ${String(info.defaults[name])}` : ''}`,
   ])
   const conflicts = Object.entries(info.conflicts).map(([name, why]): [string, string] => [name, why])
   return [
@@ -54,7 +54,7 @@ function methodText(info: MethodInfo): string[] {
     ...columns([
       ['axis', `${info.axis}: ${AXIS_QUESTIONS[info.axis]}`],
       ['source', info.source],
-      ['cost', info.cost],
+      ['cost', `${info.cost}; ${COST_LETTERS}`],
       ['with', info.composes_with.join(', ') || 'no other method'],
     ]),
     ...(conflicts.length > 0 ? ['', 'Not with:', ...columns(conflicts)] : []),
@@ -63,12 +63,6 @@ function methodText(info: MethodInfo): string[] {
     'Example:',
     `  --attention ${exampleOf(info)}`,
   ]
-}
-
-/** The setting with its first option spelled out. */
-export function exampleOf({ name, defaults }: MethodInfo): string {
-  const [first] = Object.entries(defaults)
-  return first === undefined ? name : `${name}:${first[0]}=${String(first[1])}`
 }
 
 function print(lines: readonly string[]): void {

@@ -24,13 +24,16 @@ const glance: AnyMethod = {
   ...told,
   name: 'glance',
   axis: 'read',
-  options: z.object({
-    k: z.number().int().min(1).default(4),
-    share: z.number().min(0).max(1).default(0.5),
-    from: z.enum(['first', 'last']).default('last'),
-    twice: z.boolean().default(false),
-    size: z.union([z.int().min(1), z.string().regex(/^\d+%$/)]).default('20%'),
-  }),
+  options: z
+    .object({
+      k: z.number().int().min(1).default(4),
+      share: z.number().min(0).max(1).default(0.5),
+      from: z.enum(['first', 'last']).default('last'),
+      twice: z.boolean().default(false),
+      size: z.union([z.int().min(1), z.string().regex(/^\d+%$/, 'a share is written 20%')]).default('20%'),
+      most: z.int().optional(),
+    })
+    .refine(({ k, most }) => most === undefined || k <= most, { path: ['most'], message: 'less than k' }),
   refuses: ({ headDim }) => (headDim % 32 === 0 ? null : `head dimension ${headDim} is not a multiple of 32`),
   bind: () => readAll,
 }
@@ -54,6 +57,7 @@ describe('a setting in its shortest spelling', () => {
     ['glance:twice=on,share=0.25,from=first,k=4', 'glance:share=0.25,from=first,twice=true'],
     ['glance:twice=off,share=1e-7', 'glance:share=1e-7'],
     ['glance:size=20', 'glance:size=20'],
+    ['glance:most=5,k=5', 'glance:k=5,most=5'],
     ['glance:size=30%', 'glance:size=30%'],
     ['scan+hoard', 'hoard+scan'],
     [['scan', { method: 'hoard', budget: 1 }], 'hoard:budget=1+scan'],
@@ -107,7 +111,9 @@ describe('a setting is refused', () => {
     ['glance:share=2', 'glance: share is 2, and should be a number from 0 to 1'],
     ['glance:from=middle', "glance: from is 'middle', and should be first or last"],
     ['glance:twice=perhaps', "glance: twice is 'perhaps', and should be true or false"],
-    ['glance:size=20x', "glance: size is '20x', and should be a whole number, 1 or more, or a text"],
+    ['glance:size=20x', "glance: size is '20x', and should be a whole number, 1 or more, or a text (a share is written 20%)"],
+    ['glance:most=3', 'glance: most is 3: less than k'],
+    ['glance:k=5,most=4,size=5%', 'glance: most is 4: less than k'],
     ['hoard:', "nothing stands behind the colon of 'hoard:'"],
     ['hoard:budget', "'budget' in 'hoard:budget' should be option=value"],
     ['hoard:budget=', "'budget=' in 'hoard:budget=' should be option=value"],
@@ -159,8 +165,7 @@ describe.each(METHODS.map((method) => [method.name, method] as const))('%s', (na
   it('says what it is, and of each option its default, its range and its unit', () => {
     for (const text of [method.summary, method.source, method.cost]) expect(text).toMatch(/\S/)
     for (const [option, schema] of options) {
-      expect(defaultsOf(method), option).toHaveProperty(option)
-      expect(schema.description, option).toMatch(/\S/)
+      expect(schema.description, option).toMatch(Object.hasOwn(defaultsOf(method), option) ? /\S/ : /default/)
       expect(allowedText(schema), option).not.toBe('a value')
     }
   })
