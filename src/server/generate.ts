@@ -12,7 +12,7 @@ import { eventStream } from './sse.ts'
 import { streamChunks } from './stream.ts'
 import { combineTimings, combineUsage } from './usage.ts'
 
-/** Tokens that a request may have; throws if it asks for a larger context than the server has. */
+/** Tokens that a request may have; throws for a context larger than the server's, and for an attention that cannot be. */
 export function contextOf(c: AppContext, body: GenerationBody): number {
   const { nCtx } = c.var.engine
   if (body.num_ctx !== undefined && body.num_ctx > nCtx)

@@ -4,7 +4,6 @@
  * context is full.
  */
 import { z } from 'zod'
-import { canonicalSpec } from '../attention/spec.ts'
 import type { AttentionSetting } from '../core/request.ts'
 import { samplingSchema } from '../core/sampling.ts'
 
@@ -62,9 +61,6 @@ const logitBias = z.custom<LogitBias>(
   'must map token ids to numbers (or false), or be an array of [token, bias]',
 )
 
-/** In its shortest spelling; throws `attention_invalid`. */
-const attention = z.custom<AttentionSetting>().transform((setting) => canonicalSpec(setting))
-
 const tokenLimit = z.number().int().min(-1).optional()
 
 const common = {
@@ -78,7 +74,8 @@ const common = {
   n_predict: tokenLimit,
   ignore_eos: z.boolean().default(false),
   num_ctx: z.number().int().min(1).optional(),
-  attention: attention.optional(),
+  /** The engine checks it, for it knows the methods and the model. */
+  attention: z.custom<AttentionSetting>().optional(),
   stream: z.boolean().default(false),
   stream_options: z.object({ include_usage: z.boolean().default(false) }).optional(),
   return_progress: z.boolean().default(false),

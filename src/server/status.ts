@@ -1,5 +1,5 @@
 /** GET /health and /props. */
-import { methodInfos } from '../attention/catalogue.ts'
+import { AXIS_QUESTIONS, methodInfos } from '../attention/catalogue.ts'
 import { canonicalParts } from '../attention/spec.ts'
 import { samplingSchema } from '../core/sampling.ts'
 import { buildInfo } from './build-info.ts'
@@ -35,6 +35,7 @@ export function props(c: AppContext): Response {
     /** The default setting once more, as objects; dense is none. */
     attention_default: canonicalParts(engine.attention),
     attention_methods: methodInfos(),
+    attention_axes: AXIS_QUESTIONS,
     n_ctx_train: engine.shape.nCtxTrain,
     n_threads: engine.nThreads,
     kv_bytes_per_token: stats.kvBytesPerToken,

@@ -163,10 +163,9 @@ test.each([
   ],
   [{}, { attention: undefined }],
   [{ attention: null }, { attention: undefined }],
-  [{ attention: { method: 'dense' } }, { attention: 'dense' }],
-  [{ attention: 'streaming:sink=4,window=1k' }, { attention: 'streaming:window=1024' }],
-  [{ attention: { method: 'streaming', window: 64 } }, { attention: 'streaming:window=64' }],
-  [{ attention: ['dense', { method: 'streaming', sink: 0 }] }, { attention: 'streaming:sink=0' }],
+  [{ attention: 'streaming:sink=4,window=1k' }, { attention: 'streaming:sink=4,window=1k' }],
+  [{ attention: { method: 'streaming', window: 64 } }, { attention: { method: 'streaming', window: 64 } }],
+  [{ attention: ['dense', { method: 'streaming' }] }, { attention: ['dense', { method: 'streaming' }] }],
 ])('%j asks the engine for %j', async (fields, expected) => {
   const { app, engine } = serve()
   const response = await post(app, '/v1/chat/completions', { ...hello, ...fields })

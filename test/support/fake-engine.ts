@@ -3,6 +3,7 @@
  * time that tests decide. It honours `maxTokens`, `stop`, `signal`, `nCtx`, `ignoreEos` and the order of events.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { canonicalSpec } from '../../src/attention/spec.ts'
 import { KvasirError } from '../../src/core/errors.ts'
 import type { GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../../src/core/request.ts'
 import type { EngineStats, FinishedRequest } from '../../src/engine/engine.ts'
@@ -90,7 +91,8 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
     this.nParallel = options.nParallel ?? 4
   }
 
-  mostTokens({ nCtx = this.nCtx }: Pick<GenerateRequest, 'nCtx'>): number {
+  mostTokens({ nCtx = this.nCtx, attention = 'dense' }: Pick<GenerateRequest, 'nCtx' | 'attention'>): number {
+    canonicalSpec(attention)
     return nCtx
   }
 
