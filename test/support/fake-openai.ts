@@ -6,6 +6,8 @@ import type { AddressInfo } from 'node:net'
 import { type ServerType, serve } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import { stream } from 'hono/streaming'
+import { AXIS_QUESTIONS, type MethodInfo, methodInfos } from '../../src/attention/catalogue.ts'
+import type { MethodSetting } from '../../src/core/request.ts'
 import { staticRoutes } from '../../src/server/static.ts'
 
 export interface FakeOptions {
@@ -20,6 +22,10 @@ export interface FakeOptions {
   /** The connection is closed after so many tokens of the answer. */
   cutAfter: number
   key: string
+  /** What `/props` says of attention. */
+  methods: readonly MethodInfo[]
+  defaultAttention: readonly MethodSetting[]
+  refusesAttention: boolean
 }
 
 export interface FakeOpenAi extends AsyncDisposable {
@@ -50,6 +56,9 @@ export async function startFakeOpenAi(given: Pick<FakeOptions, 'folder'> & Parti
     busyTimes: 0,
     cutAfter: Infinity,
     key: '',
+    methods: methodInfos(),
+    defaultAttention: [],
+    refusesAttention: false,
     ...given,
   }
   const app = new Hono()
@@ -62,7 +71,12 @@ export async function startFakeOpenAi(given: Pick<FakeOptions, 'folder'> & Parti
   })
   app.get('/v1/models', (c) => c.json({ data: [{ id: 'fake' }] }))
   app.get('/props', (c) =>
-    c.json({ default_generation_settings: { n_ctx: options.nCtx, params: { temperature: 0.8, seed: -1 } } }),
+    c.json({
+      default_generation_settings: { n_ctx: options.nCtx, params: { temperature: 0.8, seed: -1 } },
+      attention_methods: options.methods,
+      attention_axes: AXIS_QUESTIONS,
+      attention_default: options.defaultAttention,
+    }),
   )
   app.get('/metrics', (c) => c.text('# TYPE kvasir_kv_cache_bytes gauge\nkvasir_kv_cache_bytes{tier="ram"} 1048576\n'))
   app.post('/tokenize', async (c) => {
@@ -81,6 +95,8 @@ export async function startFakeOpenAi(given: Pick<FakeOptions, 'folder'> & Parti
       n_prompt_tokens: nPrompt,
       n_ctx: options.nCtx,
     }
+    const refusal = { code: 'attention_invalid', message: 'attention: streaming cannot serve this model: a test wants it' }
+    if (options.refusesAttention) return failure(c, 400, { type: 'invalid_request_error', ...refusal })
     if (nPrompt >= options.nCtx) return failure(c, 400, tooLong)
     c.header('content-type', 'text/event-stream')
     return stream(c, async (out) => {

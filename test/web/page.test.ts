@@ -1,6 +1,7 @@
 /** The web page in a real browser, against a server that does what each test needs. The real server: chat.test.ts. */
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import type { MethodInfo } from '../../src/attention/catalogue.ts'
 import {
   buildPage,
   dropFile,
@@ -14,6 +15,39 @@ import {
 import { type FakeOpenAi, type FakeOptions, startFakeOpenAi } from '../support/fake-openai.ts'
 
 const chromium = findChromium()
+/** Options of every kind, and a pair that cannot work together. */
+const KINDS: readonly MethodInfo[] = [
+  {
+    name: 'hoard',
+    axis: 'keep',
+    summary: 'Keeps all.',
+    source: 'nowhere',
+    cost: 'nothing',
+    options: { type: 'object', properties: {} },
+    defaults: {},
+    composes_with: [],
+    conflicts: { every: 'they quarrel' },
+  },
+  {
+    name: 'every',
+    axis: 'read',
+    summary: 'Has every kind of option.',
+    source: 'nowhere',
+    cost: 'nothing',
+    options: {
+      type: 'object',
+      properties: {
+        k: { type: 'integer', minimum: 1, maximum: 9, default: 3, description: 'keys (tokens)' },
+        twice: { type: 'boolean', default: false, description: 'do it again' },
+        from: { enum: ['first', 'last'], default: 'first', description: 'where it begins' },
+        size: { anyOf: [{ type: 'integer' }, { type: 'string' }], default: '20%', description: 'tokens, or a share of them' },
+      },
+    },
+    defaults: { k: 3, twice: false, from: 'first', size: '20%' },
+    composes_with: [],
+    conflicts: { hoard: 'they quarrel' },
+  },
+]
 const LONG = Array.from({ length: 400 }, (_, index) => `word${index}`).join(' ')
 
 describe.skipIf(!chromium)('the web page', () => {
@@ -235,6 +269,69 @@ describe.skipIf(!chromium)('the web page', () => {
     })
   })
 
+  describe('the chooser of attention', () => {
+    const openSettings = (page: Page) => page.getByRole('button', { name: 'Settings' }).click()
+
+    it('sends the method and its options, keeps them, and can leave it to the server again', async () => {
+      const page = await open()
+      await openSettings(page)
+      await page.getByLabel('Keep', { exact: true }).selectOption('streaming')
+      await expect.poll(() => page.getByLabel('window').getAttribute('placeholder')).toBe('2000')
+      await page.getByLabel('window').fill('64')
+      await page.getByLabel('sink').fill('5000')
+      await page.getByText('a whole number from 0 to 4096').waitFor()
+      await page.reload()
+      await ask(page, 'Hm?')
+      await isDone(page)
+      expect(fake.chats[0]!['attention']).toEqual([{ method: 'streaming', window: 64 }])
+      expect(await page.getByLabel('window').inputValue()).toBe('64')
+      await page.getByRole('button', { name: 'Leave it to the server' }).click()
+      await ask(page, 'And now?')
+      await expect.poll(() => fake.chats.length).toBe(2)
+      expect(fake.chats[1]).not.toHaveProperty('attention')
+      await isDone(page)
+    })
+
+    it('shows what the server does by itself, and can ask for dense instead', async () => {
+      const page = await open({ defaultAttention: [{ method: 'streaming', window: 128 }] })
+      await openSettings(page)
+      await expect.poll(() => page.getByLabel('Keep', { exact: true }).inputValue()).toBe('streaming')
+      expect(await page.getByLabel('window').inputValue()).toBe('128')
+      await ask(page, 'By itself?')
+      await isDone(page)
+      await page.getByLabel('Keep', { exact: true }).selectOption('none')
+      await page.getByText('Every query reads every key').waitFor()
+      await ask(page, 'Dense?')
+      await expect.poll(() => fake.chats.length).toBe(2)
+      expect(fake.chats[0]).not.toHaveProperty('attention')
+      expect(fake.chats[1]!['attention']).toEqual([])
+      await isDone(page)
+    })
+
+    it('makes a field for every kind of option, and offers no pair that cannot work', async () => {
+      const page = await open({ methods: KINDS })
+      await openSettings(page)
+      await page.getByLabel('Read', { exact: true }).selectOption('every')
+      await page.getByLabel('twice').check()
+      await page.getByLabel('from').selectOption('last')
+      await page.getByLabel('size').fill('30%')
+      await page.getByLabel('size').press('Tab')
+      expect(await page.getByLabel('Keep', { exact: true }).locator('option', { hasText: 'hoard' }).isDisabled()).toBe(true)
+      await ask(page, 'All of it?')
+      await isDone(page)
+      expect(fake.chats[0]!['attention']).toEqual([{ method: 'every', twice: true, from: 'last', size: '30%' }])
+    })
+
+    it('says what the server refuses, and gives the question back', async () => {
+      const page = await open({ refusesAttention: true })
+      await openSettings(page)
+      await page.getByLabel('Keep', { exact: true }).selectOption('streaming')
+      await ask(page, 'Hm?')
+      await page.getByRole('alert').getByText('Attention: streaming cannot serve this model').waitFor()
+      expect(await input(page).inputValue()).toBe('Hm?')
+    })
+  })
+
   it('shows markup as text, and code apart from it', async () => {
     const markup = '<img src=x onerror="document.title=1"> & <b>bold</b>'
     const page = await open({ answer: `${markup}\n\`\`\`ts\nlet a = "<i>"\n\`\`\`` })
@@ -282,7 +379,7 @@ describe.skipIf(!chromium)('the web page', () => {
     it('fits, and its texts stand out', async () => {
       const unbroken = `${'x'.repeat(300)}\n\`\`\`\n${'y'.repeat(300)}\n\`\`\``
       const page = await open(
-        { answer: unbroken },
+        { answer: unbroken, methods: KINDS },
         { viewport: { width: 390, height: 844 }, colorScheme, hasTouch: true, isMobile: true },
       )
       const check = async (): Promise<void> => {
@@ -296,6 +393,9 @@ describe.skipIf(!chromium)('the web page', () => {
       await isDone(page)
       await check()
       await page.getByRole('button', { name: 'Settings' }).tap()
+      await check()
+      await page.getByLabel('Read', { exact: true }).selectOption('every')
+      await page.getByLabel('twice').waitFor()
       await check()
       await page.getByRole('button', { name: 'Close the settings' }).tap()
       await page.getByRole('button', { name: 'Add text' }).tap()

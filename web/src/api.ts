@@ -2,6 +2,7 @@
 import type { Timings, Usage } from '../../src/core/request.ts'
 import type { ChatBody } from '../../src/server/schema.ts'
 import { BrokenStream, ServerError } from './failure.ts'
+import { type Methods, NO_METHODS } from './method.ts'
 import { sseEvents } from './sse.ts'
 
 export interface ChatMessage {
@@ -23,10 +24,14 @@ export interface ServerInfo {
   readonly nCtx: number | null
   /** The sampling a request gets when it asks for none. */
   readonly defaults: Readonly<Record<string, unknown>>
+  readonly methods: Methods
 }
 
 interface Props {
   readonly default_generation_settings?: { readonly n_ctx?: number; readonly params?: Readonly<Record<string, unknown>> }
+  readonly attention_methods?: Methods['all']
+  readonly attention_axes?: Methods['questions']
+  readonly attention_default?: Methods['byDefault']
 }
 
 interface Chunk {
@@ -60,7 +65,16 @@ export async function serverInfo(key: string): Promise<ServerInfo> {
   const models = (await (await call('/v1/models', { key })).json()) as { data?: readonly { id?: string }[] }
   const props = (await (await call('/props', { key })).json()) as Props
   const defaults = props.default_generation_settings
-  return { model: models.data?.[0]?.id ?? 'model', nCtx: defaults?.n_ctx ?? null, defaults: defaults?.params ?? {} }
+  return {
+    model: models.data?.[0]?.id ?? 'model',
+    nCtx: defaults?.n_ctx ?? null,
+    defaults: defaults?.params ?? {},
+    methods: {
+      all: props.attention_methods ?? NO_METHODS.all,
+      questions: props.attention_axes ?? NO_METHODS.questions,
+      byDefault: props.attention_default ?? NO_METHODS.byDefault,
+    },
+  }
 }
 
 export async function countTokens(content: string, options: Omit<Call, 'body'>): Promise<number> {

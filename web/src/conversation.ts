@@ -3,7 +3,7 @@ import { batch, signal } from '@preact/signals'
 import { type ChatRequest, streamChat } from './api.ts'
 import { type Failure, failureOf } from './failure.ts'
 import { connect } from './server.ts'
-import { apiKey, attachments, draft, exchanges, messagesUpTo, NO_COST, notice, running, sampling } from './state.ts'
+import { apiKey, attachments, attention, draft, exchanges, messagesUpTo, NO_COST, notice, running, sampling } from './state.ts'
 import type { Exchange } from './state.ts'
 import { Writer } from './writer.ts'
 
@@ -71,7 +71,11 @@ async function answer(exchange: Exchange): Promise<void> {
 }
 
 async function stream(exchange: Exchange, writer: Writer, signal: AbortSignal): Promise<void> {
-  const request: ChatRequest = { messages: messagesUpTo(exchange), ...sampling.value }
+  const request: ChatRequest = {
+    messages: messagesUpTo(exchange),
+    ...sampling.value,
+    ...(attention.value && { attention: attention.value }),
+  }
   for await (const event of streamChat(request, { key: apiKey.value, signal })) writer.take(event)
 }
 

@@ -42,3 +42,82 @@ export function NumberField({ spec, value, otherwise, onChange }: NumberFieldPro
     </div>
   )
 }
+
+interface FieldProps<T> {
+  readonly label: string
+  readonly hint: string
+  readonly value: T
+  readonly onChange: (value: T) => void
+}
+
+/** A switch of a form; its label stands beside it. */
+export function SwitchField({ label, hint, value, onChange }: FieldProps<boolean>) {
+  const id = useId()
+  return (
+    <div class="field">
+      <label class="switch">
+        <input
+          type="checkbox"
+          checked={value}
+          aria-describedby={`${id}-hint`}
+          onChange={({ currentTarget }) => onChange(currentTarget.checked)}
+        />
+        {label}
+      </label>
+      <p id={`${id}-hint`} class="hint">
+        {hint}
+      </p>
+    </div>
+  )
+}
+
+export function ChoiceField({
+  label,
+  hint,
+  value,
+  values,
+  onChange,
+}: FieldProps<string> & { readonly values: readonly string[] }) {
+  const id = useId()
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <select
+        id={id}
+        value={value}
+        aria-describedby={`${id}-hint`}
+        onChange={({ currentTarget }) => onChange(currentTarget.value)}
+      >
+        {values.map((one) => (
+          <option key={one} value={one}>
+            {one}
+          </option>
+        ))}
+      </select>
+      <p id={`${id}-hint`} class="hint">
+        {hint}
+      </p>
+    </div>
+  )
+}
+
+/** `otherwise` is what an empty field means. */
+export function TextField({ label, hint, value, otherwise, onChange }: FieldProps<string> & { readonly otherwise: string }) {
+  const id = useId()
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <input
+        id={id}
+        type="text"
+        value={value}
+        placeholder={otherwise}
+        aria-describedby={`${id}-hint`}
+        onChange={({ currentTarget }) => onChange(currentTarget.value)}
+      />
+      <p id={`${id}-hint`} class="hint">
+        {hint}
+      </p>
+    </div>
+  )
+}

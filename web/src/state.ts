@@ -1,7 +1,8 @@
 /** What the page knows. Signals only: who changes them is `conversation.ts`, `server.ts` and the form that shows them. */
 import { computed, type Signal, signal } from '@preact/signals'
-import type { AttentionUsage } from '../../src/core/request.ts'
+import type { AttentionUsage, MethodSetting } from '../../src/core/request.ts'
 import type { ChatMessage, ServerInfo } from './api.ts'
+import { NO_METHODS, settingFrom } from './method.ts'
 import type { Failure } from './failure.ts'
 import { type Sampling, samplingFrom } from './sampling.ts'
 import { recall } from './storage.ts'
@@ -74,6 +75,8 @@ export const draftTokens = signal<number | null>(null)
 export const attachments = signal<readonly Attachment[]>([])
 
 export const sampling = signal<Sampling>(samplingFrom(recall('sampling')))
+/** As it was stored: what another server or version left is sorted out when there is a server to ask. */
+export const storedAttention = signal<unknown>(recall('attention'))
 export const systemPrompt = signal(textFrom(recall('system')))
 export const apiKey = signal(textFrom(recall('key')))
 /** On a narrow screen the panel lies over the conversation, so the page does not begin with it. */
@@ -82,6 +85,14 @@ export const panelOpen = signal(recall('panel') === true && !matchMedia('(max-wi
 function textFrom(stored: unknown): string {
   return typeof stored === 'string' ? stored : ''
 }
+
+export const methods = computed(() => (server.value.kind === 'ready' ? server.value.methods : NO_METHODS))
+/** What the reader has chosen; null leaves it to the server. */
+export const attention = computed(() => {
+  const stored = storedAttention.value
+  if (server.value.kind === 'ready') return settingFrom(stored, methods.value.all)
+  return Array.isArray(stored) ? (stored as MethodSetting[]) : null // the server will say what it thinks of it
+})
 
 export const nCtx = computed(() => (server.value.kind === 'ready' ? server.value.nCtx : null))
 
