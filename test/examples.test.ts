@@ -14,6 +14,7 @@ const SAYS: Record<string, string[]> = {
   '02-chat.ts': ['The access code for the calm otter is 40412.', 'exceed_context_size_error', '6 messages in the history'],
   '03-server-client.ts': ['Omar keeps the coin in the old barn.', 'tokens read'],
   '04-long-document.ts': ['is 40412. (stop)', 'dusty attic. (stop)', 'KiB'],
+  '05-attention.ts': ['dense: The access code for the calm otter is 40412.', 'streaming:window=128: ', 'dropped: '],
 }
 
 describe('examples', () => {
