@@ -76,20 +76,38 @@ function Axis({ axis, offered, setting, onChange }: AxisProps) {
           {info?.summary ?? questions[axis] ?? ''}
         </p>
       </div>
-      {info && chosen && (
-        <div class="fields">
-          {Object.entries(info.options.properties).map(([name, schema]) => (
-            <Option
-              key={`${info.name}.${name}`}
-              name={name}
-              schema={schema}
-              value={chosen[name] as OptionValue | undefined}
-              onChange={(value) => onChange(withOption(chosen, name, value))}
-            />
-          ))}
-        </div>
-      )}
+      {info && chosen && <Form key={info.name} info={info} chosen={chosen} onChange={onChange} />}
     </div>
+  )
+}
+
+interface FormProps {
+  readonly info: MethodInfo
+  readonly chosen: MethodSetting
+  readonly onChange: (method: MethodSetting) => void
+}
+
+/** More than a few options are folded away. */
+const MOST_OPEN = 4
+
+function Form({ info, chosen, onChange }: FormProps) {
+  const options = Object.entries(info.options.properties)
+  if (options.length === 0) return null
+  return (
+    <details class="options" open={options.length <= MOST_OPEN}>
+      <summary>Options of {info.name}</summary>
+      <div class="fields">
+        {options.map(([name, schema]) => (
+          <Option
+            key={name}
+            name={name}
+            schema={schema}
+            value={chosen[name] as OptionValue | undefined}
+            onChange={(value) => onChange(withOption(chosen, name, value))}
+          />
+        ))}
+      </div>
+    </details>
   )
 }
 
