@@ -1,7 +1,6 @@
 /** The web page in a real browser, against a server that does what each test needs. The real server: chat.test.ts. */
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import type { MethodInfo } from '../../src/attention/catalogue.ts'
 import {
   buildPage,
   dropFile,
@@ -12,42 +11,10 @@ import {
   paleTexts,
   partsBeyondWidth,
 } from '../support/browser.ts'
+import { KINDS } from '../support/attention-kinds.ts'
 import { type FakeOpenAi, type FakeOptions, startFakeOpenAi } from '../support/fake-openai.ts'
 
 const chromium = findChromium()
-/** Options of every kind, and a pair that cannot work together. */
-const KINDS: readonly MethodInfo[] = [
-  {
-    name: 'hoard',
-    axis: 'keep',
-    summary: 'Keeps all.',
-    source: 'nowhere',
-    cost: 'nothing',
-    options: { type: 'object', properties: {} },
-    defaults: {},
-    composes_with: [],
-    conflicts: { every: 'they quarrel' },
-  },
-  {
-    name: 'every',
-    axis: 'read',
-    summary: 'Has every kind of option.',
-    source: 'nowhere',
-    cost: 'nothing',
-    options: {
-      type: 'object',
-      properties: {
-        k: { type: 'integer', minimum: 1, maximum: 9, default: 3, description: 'keys (tokens)' },
-        twice: { type: 'boolean', default: false, description: 'do it again' },
-        from: { enum: ['first', 'last'], default: 'first', description: 'where it begins' },
-        size: { anyOf: [{ type: 'integer' }, { type: 'string' }], default: '20%', description: 'tokens, or a share of them' },
-      },
-    },
-    defaults: { k: 3, twice: false, from: 'first', size: '20%' },
-    composes_with: [],
-    conflicts: { hoard: 'they quarrel' },
-  },
-]
 const LONG = Array.from({ length: 400 }, (_, index) => `word${index}`).join(' ')
 
 describe.skipIf(!chromium)('the web page', () => {
