@@ -1,5 +1,11 @@
-import { describe, expect, it } from 'vitest'
-import { F16, F32 } from '../../src/ggml/types.ts'
+import fc from 'fast-check'
+import { afterAll, describe, expect, it, vi } from 'vitest'
+import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/hip-search.ts'
+import { attentionFor } from '../../src/attention/spec.ts'
+import { Backend } from '../../src/ggml/backend.ts'
+import { Graph, Scratch } from '../../src/ggml/graph.ts'
+import { F16, F32, I32 } from '../../src/ggml/types.ts'
+import { SequenceCache } from '../../src/kv/cache.ts'
 import { N_EMBD, TestLayer, type LayerShape } from '../support/attention-layer.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
@@ -86,10 +92,17 @@ function blockOf(o: Options, t: number, nPrompt: number, cuts: readonly number[]
   return { first, voters: rows.filter((_, i) => i % o.stride_q === o.stride_q - 1) }
 }
 
-function hipOracle(oracle: Oracle, o: Options, nPrompt: number, cuts: readonly number[]): Float64Array {
+function hipOracle(
+  oracle: Oracle,
+  o: Options,
+  nPrompt: number,
+  cuts: readonly number[],
+  stored = (vector: Float64Array) => vector,
+): Float64Array {
   const { nHead, nHeadKv } = oracle.shape
   const g = nHead / nHeadKv
-  const k = oracle.k.map((heads, t) => heads.map((head) => oracle.rotate(head, t)))
+  const k = oracle.k.map((heads, t) => heads.map((head) => stored(oracle.rotate(head, t))))
+  const v = oracle.v.map((heads) => heads.map(stored))
   const q = oracle.q.map((heads, t) => heads.map((head) => oracle.rotate(head, t)))
   const known = new Map<string, number[]>()
   return oracle.layer((t, h) => {
@@ -116,7 +129,7 @@ function hipOracle(oracle: Oracle, o: Options, nPrompt: number, cuts: readonly n
     )
     return oracle.weigh(
       p,
-      positions.map((position) => oracle.v[position]![kv]!),
+      positions.map((position) => v[position]![kv]!),
     )
   })
 }
@@ -145,24 +158,221 @@ const VARIANTS: [string, Partial<Options>][] = [
   ['a search for every token', { refresh: 1 }],
   ['query blocks as the tiles of flash attention', { block_q: 64, heads: 'kv' }],
 ]
+const N_PROMPT = 301
 
-describe.each(SHAPES.slice(0, Number(process.env.N ?? 9)))('hip, $nHead heads on $nHeadKv of $headDim', (shape: LayerShape) => {
+describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: LayerShape) => {
   it.each(VARIANTS)('is what it says: %s', async (_, changed) => {
     const o = { ...PAPER, ...changed }
     using layer = new TestLayer(spec(o), shape, F32)
-    const nPrompt = 301
+    const oracle = layer.oracle(x)
     for (const cuts of [
-      [0, nPrompt],
-      [0, 67, 200, 213, nPrompt],
-      [0, 64, 128, 256, nPrompt],
+      [0, N_PROMPT],
+      [0, 67, 200, 213, N_PROMPT],
+      [0, 64, 128, 256, N_PROMPT],
     ]) {
-      const expected = hipOracle(layer.oracle(x), o, nPrompt, cuts)
-      expect(relativeError(await run(layer, cuts, nPrompt), expected), cuts.join()).toBeLessThan(TOLERANCE.f32)
+      const expected = hipOracle(oracle, o, N_PROMPT, cuts)
+      expect(relativeError(await run(layer, cuts, N_PROMPT), expected), cuts.join()).toBeLessThan(TOLERANCE.f32)
     }
-    expect(relativeError(await run(layer, [0, 1], 1), hipOracle(layer.oracle(x), o, 1, [0, 1])), 'token by token').toBeLessThan(
-      TOLERANCE.f32,
+    const oneByOne = await run(layer, [0, 1], 1)
+    expect(relativeError(oneByOne, hipOracle(oracle, o, 1, [0, 1])), 'token by token').toBeLessThan(TOLERANCE.f32)
+  })
+
+  it('is what it says over an f16 cache', async () => {
+    const o = { ...PAPER, heads: 'kv' }
+    using layer = new TestLayer(spec(o), shape, F16)
+    const expected = hipOracle(layer.oracle(x), o, N_PROMPT, [0, N_PROMPT], roundToF16)
+    expect(relativeError(await run(layer, [0, N_PROMPT], N_PROMPT), expected)).toBeLessThan(TOLERANCE.f16)
+  })
+
+  it.each([
+    ['k and the window hold everything', { k: T - 20, window: 20 }],
+    ['every layer is a dense one', { dense_layers: 1, k: 8, sink: 2 }],
+  ])('is dense if %s', async (_, changed) => {
+    using layer = new TestLayer(spec({ ...PAPER, ...changed }), shape, F32)
+    const expected = layer.oracle(x).dense()
+    for (const nPrompt of [N_PROMPT, 1]) {
+      expect(relativeError(await run(layer, [0, nPrompt], nPrompt), expected)).toBeLessThan(TOLERANCE.f32)
+    }
+  })
+
+  it('is dense for the first k + window queries', async () => {
+    using layer = new TestLayer(spec(PAPER), shape, F32)
+    const first = layer
+      .oracle(x)
+      .dense()
+      .subarray(0, (PAPER.k + PAPER.window) * N_EMBD)
+    const outputs = await run(layer, [0, N_PROMPT], N_PROMPT)
+    expect(relativeError(outputs.subarray(0, first.length), first)).toBeLessThan(TOLERANCE.f32)
+    expect(outputs.subarray(first.length)).not.toEqual(first)
+  })
+
+  it('does not let cuts matter between query blocks, nor queries of later blocks', async () => {
+    using layer = new TestLayer(spec(PAPER), shape, F32)
+    const whole = await run(layer, [0, N_PROMPT], N_PROMPT)
+    expect(relativeError(await run(layer, [0, 112, 160, 176, N_PROMPT], N_PROMPT), whole)).toBeLessThan(1e-5)
+    const shorter = await run(layer, [0, 256], 256, 256)
+    expect(relativeError(shorter, whole.subarray(0, shorter.length))).toBeLessThan(1e-5)
+  })
+
+  it('chooses anew after tokens were forgotten', async () => {
+    using layer = new TestLayer(spec(PAPER), shape, F32)
+    const take = (from: number, to: number) => x.subarray(from * N_EMBD, to * N_EMBD)
+    using cache = layer.newCache(512)
+    using fresh = layer.newCache(512)
+    await layer.attend([{ cache, x: take(0, 296) }])
+    for (let t = 296; t < 302; t++) await layer.attend([{ cache, x: take(t + 50, t + 51) }])
+    cache.truncate(292)
+    await layer.attend([{ cache, x: take(292, 299) }])
+    const [again] = await layer.attend([{ cache, x: take(299, 300) }])
+    for (const [from, to] of [
+      [0, 292],
+      [292, 299],
+    ] as const)
+      await layer.attend([{ cache: fresh, x: take(from, to) }])
+    const [expected] = await layer.attend([{ cache: fresh, x: take(299, 300) }])
+    expect(relativeError(again!, expected!)).toBeLessThan(1e-5)
+  })
+
+  it('equals its formula whatever the options', async () => {
+    const options = fc.record({
+      k: fc.integer({ min: 8, max: 60 }),
+      block_q: fc.integer({ min: 1, max: 33 }),
+      block_k: fc.integer({ min: 1, max: 7 }),
+      stride_q: fc.integer({ min: 1, max: 4 }),
+      stride_k: fc.integer({ min: 1, max: 3 }),
+      window: fc.integer({ min: 1, max: 40 }),
+      sink: fc.integer({ min: 0, max: 8 }),
+      refresh: fc.integer({ min: 1, max: 9 }),
+      representative: fc.constantFrom('center', 'first', 'last'),
+      heads: fc.constantFrom('query', 'kv'),
+      cut: fc.integer({ min: 2, max: 148 }), // a part of one token is read as a decoded one
+    })
+    const few = x.subarray(0, 170 * N_EMBD)
+    await fc.assert(
+      fc.asyncProperty(options, async ({ cut, ...given }) => {
+        const strides = { stride_q: Math.min(given.stride_q, given.block_q), stride_k: Math.min(given.stride_k, given.block_k) }
+        const o = { ...PAPER, ...given, ...strides }
+        using layer = new TestLayer(spec(o), shape, F32)
+        const expected = hipOracle(layer.oracle(few), o, 150, [0, cut, 150])
+        expect(relativeError(await run(layer, [0, cut, 150], 150, 170), expected)).toBeLessThan(TOLERANCE.f32)
+      }),
+      { numRuns: 15, seed: 5 },
+    )
+  })
+})
+
+describe('the tree search', () => {
+  const backend = new Backend(1)
+  const scratch = new Scratch(backend.bufferType)
+  afterAll(() => {
+    scratch[Symbol.dispose]()
+    backend[Symbol.dispose]()
+  })
+
+  /** The blocks chosen of `nBlocks` for keys f32[1, nBlocks] and a single voter of 1: scores are the keys. */
+  async function choose(tree: Tree, nBlocks: number, keys: Float32Array): Promise<number[]> {
+    using g = new Graph(2048)
+    const slots = (value: (i: number) => number) =>
+      g.input(F32, [tree.nSlots, 1], (data) => data.forEach((_, i) => (data[i] = value(i))))
+    const start = (i: number) => slotStart(i, nBlocks, tree.nSlots)
+    const all = g.input(F32, [1, nBlocks], (data) => data.set(keys.subarray(0, nBlocks)))
+    const chosen = g.output(
+      searchTree(g, tree, {
+        q: g.input(F32, [1, 1, 1, 1], (data) => data.fill(1)),
+        starts: slots(start),
+        lengths: slots((i) => start(i + 1) - start(i)),
+        nRounds: nRounds(nBlocks, tree.nSlots),
+        keysOf: (blocks) => g.reshape(g.getRows(all, g.cast(blocks, I32)), 1, blocks.ne[0], 1, 1),
+      }),
+    )
+    g.plan(scratch)
+    g.fillInputs()
+    await backend.compute(g)
+    return [...g.read(chosen, new Float32Array(tree.nSlots))].slice(0, nBlocks)
+  }
+
+  const trees = fc.record({
+    nSlots: fc.integer({ min: 1, max: 40 }),
+    representative: fc.constantFrom('center' as const, 'first' as const, 'last' as const),
+    nSinkBlocks: fc.integer({ min: 0, max: 5 }),
+    nSampled: fc.constant(1),
+  })
+
+  it('gives blocks in order, each once, none outside, with the sinks among them', async () => {
+    await fc.assert(
+      fc.asyncProperty(trees, fc.integer({ min: 1, max: 3000 }), fc.integer(), async (any, nBlocks, seed) => {
+        const tree = { ...any, nSinkBlocks: Math.min(any.nSinkBlocks, any.nSlots) }
+        const blocks = await choose(tree, nBlocks, normals(nBlocks, seed))
+        expect(blocks).toHaveLength(Math.min(tree.nSlots, nBlocks))
+        for (const [i, block] of blocks.entries()) {
+          expect(Number.isInteger(block) && block > (blocks[i - 1] ?? -1) && block < nBlocks, `${block} at ${i}`).toBe(true)
+        }
+        for (let sink = 0; sink < Math.min(tree.nSinkBlocks, blocks.length); sink++) expect(blocks[sink]).toBe(sink)
+      }),
+      { numRuns: 60, seed: 1 },
     )
   })
 
-  void F16
+  it('finds the best blocks where scores only rise or fall', async () => {
+    await fc.assert(
+      fc.asyncProperty(trees, fc.integer({ min: 1, max: 3000 }), fc.boolean(), async (tree, nBlocks, rises) => {
+        const n = Math.min(tree.nSlots, nBlocks)
+        const blocks = await choose(
+          { ...tree, nSinkBlocks: 0 },
+          nBlocks,
+          Float32Array.from({ length: nBlocks }, (_, i) => (rises ? i : -i)),
+        )
+        expect(blocks).toEqual(Array.from({ length: n }, (_, i) => (rises ? nBlocks - n + i : i)))
+      }),
+      { numRuns: 60, seed: 2 },
+    )
+  })
 })
+
+describe('the keys it reads', () => {
+  const SHAPE = { arch: 'test', nLayer: 4, nEmbd: 1, nHead: 32, nHeadKv: 8, headDim: 16, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+
+  it.each([
+    ['query', 'center', 4 * (512 + 257 + 512 * 8)],
+    ['kv', 'center', 512 + 257 + 512 * 8],
+    ['kv', 'last', 512 + 257 + (512 * 9) / 2],
+  ])('are those of the formula at 128k: heads=%s, %s', (heads, representative, perKvHead) => {
+    const attention = attentionFor(spec({ heads, representative, dense_layers: 1 }), SHAPE)
+    using cache = new SequenceCache(attention.layout(SHAPE, { k: F16, v: F16 }), 131072 + 64)
+    cache.append(131072) // The next token is one to search for. Its window is cut to whole blocks of 2: 257 keys.
+    const dense = 131073
+    expect(attention.keysRead(cache, 1)).toBe(8 * (dense + 3 * perKvHead))
+  })
+
+  it('are those it gathers', async () => {
+    const shape = { nHead: 8, nHeadKv: 2, headDim: 64 }
+    for (const heads of ['kv', 'query']) {
+      using layer = new TestLayer(spec({ ...PAPER, heads }), shape, F16)
+      using cache = layer.newCache(512)
+      await layer.attend([{ cache, x: x.subarray(0, N_PROMPT * N_EMBD) }])
+      const gathered = vi.spyOn(Graph.prototype, 'getRows')
+      for (let t = N_PROMPT; t < N_PROMPT + 12; t++) {
+        gathered.mockClear()
+        const counted = layer.attention.keysRead(cache, 1)
+        await layer.attend([{ cache, x: x.subarray(t * N_EMBD, (t + 1) * N_EMBD) }])
+        const elements = gathered.mock.calls
+          .filter(([from]) => from.type === F16)
+          .reduce((sum, [from, index]) => sum + from.ne[0] * index.ne[0] * index.ne[1], 0)
+        // The window's room is for the last token of a block; what is not there yet is masked.
+        const room = PAPER.window + PAPER.refresh - 1 + PAPER.block_k - 1
+        const first = t - (t % PAPER.refresh)
+        const masked = room - (t + 1 - searched(PAPER, first) * PAPER.block_k)
+        expect(elements / (2 * shape.headDim) - masked * (heads === 'query' ? 8 : 2)).toBe(counted)
+      }
+      gathered.mockRestore()
+    }
+  })
+})
+
+/** To 11 significant bits. */
+function roundToF16(vector: Float64Array): Float64Array {
+  return vector.map((value) => {
+    const unit = 2 ** (Math.max(-14, Math.floor(Math.log2(Math.abs(value) || 1))) - 10)
+    return Math.round(value / unit) * unit
+  })
+}
