@@ -64,18 +64,21 @@ export class RowMap {
   }
 
   /**
-   * Keeps only the rows with these `ranks` (ascending) and numbers them from 0 in the same order. Gives the old row of each
-   * new one, for whoever stores them to move.
+   * Keeps only the rows with these `ranks` (ascending) and numbers them from 0 in the order they are stored. Gives the old row
+   * of each new one, ascending, for whoever stores them to move in place.
    */
   keep(ranks: ArrayLike<number>): Int32Array {
     const rows = Int32Array.from(ranks, (rank) => this.row(rank))
-    this.#positions = Array.from(rows, (row) => this.position(row))
-    this.#order = Array.from(rows, (_, i) => i)
+    const from = rows.slice().sort()
+    const moved = new Int32Array(this.nHigh)
+    for (const [row, old] of from.entries()) moved[old] = row
+    this.#positions = Array.from(from, (row) => this.position(row))
+    this.#order = Array.from(rows, (row) => moved[row]!)
     this.#free = []
     this.nRows = rows.length
     this.nHigh = rows.length
     this.checkIntegrity()
-    return rows
+    return from
   }
 
   /** Forgets the newest rows, down to `n`. Only a map that never dropped any can: others have lost what is asked for. */
