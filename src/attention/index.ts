@@ -1,5 +1,7 @@
 /** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
+import { h2o } from './h2o.ts'
+import { hip } from './hip.ts'
 import type { AnyMethod } from './method.ts'
 import { streaming } from './streaming.ts'
 
-export const METHODS: readonly AnyMethod[] = [streaming]
+export const METHODS: readonly AnyMethod[] = [streaming, h2o, hip]

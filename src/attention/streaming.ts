@@ -51,6 +51,7 @@ function keep(sink: number, window: number): Keep {
   return {
     positions: 'cache',
     needsProbabilities: false,
+    readsPrompts: true,
     isEndless: true,
     nRows: (nCtx) => Math.min(nCtx, nKept + CHUNK),
     mostTokens: () => CHUNK,

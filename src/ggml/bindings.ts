@@ -94,6 +94,7 @@ export const GGML = {
   ggml_permute: ['ptr', 'ptr', 'ptr', 'i32', 'i32', 'i32', 'i32'],
   ggml_get_rows: ['ptr', 'ptr', 'ptr', 'ptr'],
   ggml_set_rows: ['ptr', 'ptr', 'ptr', 'ptr', 'ptr'],
+  ggml_diag_mask_inf_inplace: ['ptr', 'ptr', 'ptr', 'i32'],
   ggml_soft_max_ext: ['ptr', 'ptr', 'ptr', 'ptr', 'f32', 'f32'],
   ggml_rope_ext: ['ptr', 'ptr', 'ptr', 'ptr', 'ptr', 'i32', 'i32', 'i32', 'f32', 'f32', 'f32', 'f32', 'f32', 'f32'],
   ggml_pool_1d: ['ptr', 'ptr', 'ptr', 'i32', 'i32', 'i32', 'i32'],

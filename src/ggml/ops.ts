@@ -169,6 +169,12 @@ export class Ops {
     return this.made(ptr, into.type, into.ne, into.nb)
   }
 
+  /** Element [i, j] of each matrix of a becomes -∞ where i > nPast + j, in a's own memory. */
+  diagMaskInf(a: Tensor, nPast: number): Tensor {
+    check(a.type === F32 && isContiguous(a) && nPast >= 0, `diagMaskInf from ${nPast}`, a)
+    return this.like(this.api.ggml_diag_mask_inf_inplace(this.context, a.ptr, nPast), a)
+  }
+
   /** softmax(a · scale + mask) along dimension 0; the mask is repeated over a's outer dimensions. */
   softMaxExt(a: Tensor, mask: Tensor | null, scale: number): Tensor {
     const fits = !mask || (mask.ne[0] === a.ne[0] && mask.ne[1] >= a.ne[1] && a.ne[2] % mask.ne[2] === 0)
