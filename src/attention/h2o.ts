@@ -77,9 +77,10 @@ export const h2o: KeepMethod<typeof options> = {
     const bytes = bytesOf(budget)
     const { nLayer, nHeadKv: nHead, headDim } = shape
     const rows = (width: number, type: number) => ({ width, nHead, type, order: 'rows' as const })
-    const layer = { k: rows(headDim, F16), v: { ...rows(headDim, F16), order: 'columns' as const }, score: rows(2, F32) }
-    const least = Math.ceil(residentTotal({ layers: Array.from({ length: nLayer }, () => layer) }, 2) / UNITS.MiB)
-    return bytes !== null && bytes < least * UNITS.MiB ? `its smallest cache takes ${least}MiB` : null
+    const score = rows(1, F32)
+    const layer = { k: rows(headDim, F16), v: { ...rows(headDim, F16), order: 'columns' as const }, score, fresh: score }
+    const least = residentTotal({ layers: Array.from({ length: nLayer }, () => layer) }, 2)
+    return bytes !== null && bytes < least ? `its smallest cache takes ${Math.ceil(least / UNITS.KiB)}KiB` : null
   },
   bind: h2oKeep,
 }

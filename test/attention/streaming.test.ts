@@ -40,6 +40,7 @@ describe.each(SHAPES)('streaming, $nHead heads on $nHeadKv of $headDim', (shape)
     ['in odd pieces', (at: number) => (at < 150 ? 67 : 13)],
     ['token by token', () => 1],
     ['a prompt, then tokens', (at: number) => (at === 0 ? 120 : 1)],
+    ['a prompt, then tokens, then another prompt', (at: number) => (at === 0 ? 120 : at < 160 ? 1 : 61)],
   ])('is what it says: %s', async (_, size) => {
     using layer = new TestLayer(`streaming:sink=${SINK},window=${WINDOW}`, shape, F32)
     using cache = layer.newCache(4096)

@@ -30,6 +30,52 @@ describe('RowMap', () => {
     )
   })
 
+  it('keeps positions in order and takes free rows first, whatever comes, is dropped and is kept', () => {
+    const step = fc.oneof(
+      fc.record({ append: fc.integer({ min: 1, max: 9 }) }),
+      fc.record({ drop: fc.nat() }),
+      fc.record({ keep: fc.array(fc.boolean(), { maxLength: 40 }) }),
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        const rows = new RowMap()
+        let model: number[] = [] // positions that are held, ascending
+        let stored = new Map<number, number>() // row → position, moved as a store would
+        for (const step of steps) {
+          const before = { nHigh: rows.nHigh, nFree: rows.nHigh - rows.nRows }
+          if ('append' in step) {
+            const taken = Array.from({ length: step.append }, (_, i) => rows.nextRow(i))
+            for (const [i, row] of taken.entries()) {
+              expect(stored.has(row)).toBe(false)
+              stored.set(row, rows.nSeen + i)
+              model.push(rows.nSeen + i)
+            }
+            rows.append(step.append)
+            expect(rows.nHigh).toBe(before.nHigh + Math.max(0, step.append - before.nFree))
+          } else if ('drop' in step) {
+            if (model.length === 0) continue
+            const rank = step.drop % model.length
+            stored.delete(rows.row(rank))
+            rows.drop(rank)
+            model.splice(rank, 1)
+            expect([rows.nHigh, rows.nextRow(0) < rows.nHigh]).toEqual([before.nHigh, true])
+          } else {
+            const ranks = [...model.keys()].filter((rank) => step.keep[rank] ?? true)
+            const from = rows.keep(ranks)
+            expect([...from]).toEqual([...from].sort((a, b) => a - b))
+            stored = new Map(Array.from(from, (row, i) => [i, stored.get(row)!]))
+            model = ranks.map((rank) => model[rank]!)
+            expect(rows.nHigh).toBe(rows.nRows)
+          }
+          expect(model.map((_, rank) => rows.position(rows.row(rank)))).toEqual(model)
+          for (const [row, position] of stored) expect(rows.position(row)).toBe(position)
+          expect(rows.nRows).toBe(model.length)
+          rows.checkIntegrity()
+        }
+      }),
+    )
+  })
+
   it('refuses to truncate what it has compacted', () => {
     const rows = new RowMap()
     rows.append(4)
