@@ -186,7 +186,7 @@ export class BlockReader {
 
   /** Probabilities f32[R, m, nL, G] at `rows` as f32[nRead, g, G] over all rows; masked keys go to a row that is left out. */
   #scatter(p: Tensor, rows: Tensor): Tensor {
-    const { g, shape } = this.#step
+    const { g } = this.#step
     const { nRead } = this.#part
     const [R, m, nL, G] = p.ne
     const seen = g.input(F32, [m], (data) => this.#eachMasked((i, isMasked) => (data[i] = isMasked ? 0 : 1)))

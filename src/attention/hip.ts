@@ -19,11 +19,11 @@
  * As in the paper, the queries of a block choose together: a query's keys depend on up to block_q - 1 later tokens, and on
  * where a prompt was cut, unless cuts are multiples of block_q. block_q=1 is free of both, and slow.
  *
- * Cost per token, list and layer (section 1.6 of the appendix, keys of d elements): 2·(k + window) read, and
- * 2·k/stride_k·⌈log2(T/k)⌉ / refresh searched, half of that with `first` and `last`; for a prompt of T tokens O(T log T).
+ * Cost per token, list and layer, in vectors of d elements: 2·(k + window) read, and 2·(k/stride_k)·⌈log2(T/k)⌉ / refresh
+ * searched, about half of that with `first` and `last`; 4·d FLOPs per key read and query head. A prompt takes O(T log T).
  *
- * For keys in slower memory: BlockReader's `keysOf` sees every block a search reads, and the list every block attended; with
- * `representative=last` a search reads only blocks whose last key is old, so a cache of blocks serves several rounds.
+ * For keys in slower memory: `Search.keysOf` sees every block that is scored, and BlockReader's gather every one attended. The
+ * authors use `representative=last` there.
  */
 import { z } from 'zod'
 import { F32, I32 } from '../ggml/types.ts'
@@ -55,14 +55,17 @@ const options = z.object({
 
 type Options = z.output<typeof options>
 
-/** For memory that likes long reads: 32 keys of 128 bytes are a page. */
+/**
+ * `contiguous`: 32 keys of 128 bytes are a page; one key in eight is scored, and one query in eight votes. It chooses twice as
+ * many keys, in coarser blocks. Over a short context it is no faster than `paper`.
+ */
 const PRESETS: { readonly [preset in Options['preset']]: Partial<Options> } = {
   paper: {},
   contiguous: { block_k: 32, stride_k: 8, stride_q: 8, k: 1024 },
 }
 
 /** Query blocks of a prompt computed together, by the scratch memory they take. */
-const GROUP_BYTES = 64 * 2 ** 20
+const GROUP_BYTES = 32 * 2 ** 20
 /** Graph nodes of a group, with twenty rounds of search. */
 const NODES = 800
 
@@ -201,7 +204,7 @@ function read(o: Options, { headDim: d, nHead: H, nHeadKv: G }: ModelShape): Rea
       const dense = readAll.start(step, part, needsProbabilities)
       if (isDense(cache, nTokens) || (nTokens > 1 && needsProbabilities)) return dense
       const sparse = nTokens === 1 ? decode(step, part, needsProbabilities) : readPrompt(step, part)
-      return (kept) => (kept.layer.il < o.dense_layers ? dense : sparse)(kept)
+      return (kept, projected) => (kept.layer.il < o.dense_layers ? dense : sparse)(kept, projected)
     },
     /** A searched key counts half, for its value is not read; a prompt's search counts once for the queries of a block. */
     keysRead(il, { cache, nTokens }) {
