@@ -36,7 +36,7 @@ export class Attention {
 
   /** True if `cache` can be cut back to fewer tokens: none is lost, and none was counted that would have to be uncounted. */
   canTruncate(cache: SequenceCache): boolean {
-    return !this.#keep.needsProbabilities && cache.layers.every(({ rows }) => rows.every((map) => map.isIdentity))
+    return !this.#keep.needsProbabilities && cache.isWhole
   }
 
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */
@@ -50,7 +50,7 @@ export class Attention {
       k: { width, nHead, type: types.k, order: 'rows' as const },
       v: { width, nHead, type: types.v, order: this.#read.valueOrder(il) },
       ...this.#keep.stores?.(shape),
-      ...this.#read.stores?.(shape, il),
+      ...this.#read.stores?.(shape, il, { type: types.k, positions: this.#keep.positions }),
     })
     return { layers: Array.from({ length: nLayer }, (_, il) => layer(il)) }
   }
@@ -67,7 +67,7 @@ export class Attention {
 
   /** Parts with equal keys can be computed by the same graph. */
   graphKey(cache: SequenceCache, nTokens: number): string {
-    const keys = [this.#keep, this.#reader(nTokens)].map((axis) => axis.graphKey?.(cache, nTokens) ?? '')
+    const keys = [this.#keep, this.#read].map((axis) => axis.graphKey?.(cache, nTokens) ?? '')
     return [cache.id, nTokens, this.nRead(cache, nTokens), ...keys].join(':')
   }
 
@@ -81,9 +81,13 @@ export class Attention {
   start(step: Step, part: StepPart): (layer: AttentionLayer, projected: Projected) => Tensor {
     const keep = this.#keep.start(step, part)
     const reads = part.nTokens > 1 ? keep.read : undefined
-    const read = reads ?? this.#reader(part.nTokens).start(step, part, this.#keep.needsProbabilities)
+    const reader = this.#reader(part.nTokens)
+    const read = reads ?? reader.start(step, part, this.#keep.needsProbabilities)
+    const stored = reads || reader !== this.#read ? this.#read.stored?.(step, part) : undefined
     return (layer, projected) => {
-      const { o, p } = read(keep.kept(layer, projected), projected)
+      const kept = keep.kept(layer, projected)
+      stored?.(kept, projected)
+      const { o, p } = read(kept, projected)
       if (p) keep.observe?.(layer.il, p)
       return o
     }
@@ -92,7 +96,8 @@ export class Attention {
   /** Keys read by the next `nTokens` queries, summed over layers and KV heads. */
   keysRead(cache: SequenceCache, nTokens: number): number {
     const read = this.#reader(nTokens)
-    return cache.layers.reduce((sum, { rows }, il) => sum + rows.length * read.keysRead(il, { cache, nTokens }), 0)
+    const part = { cache, nTokens, nRead: this.nRead(cache, nTokens) }
+    return cache.layers.reduce((sum, { rows }, il) => sum + rows.length * read.keysRead(il, part), 0)
   }
 
   /** After a step, with its tokens appended. */

@@ -80,12 +80,18 @@ export interface ReadResult {
   readonly p: { readonly values: Tensor; readonly index: Tensor | null } | null
 }
 
-export type ReadLayer = (kept: Kept) => ReadResult
+export type ReadLayer = (kept: Kept, projected: Projected) => ReadResult
+
+/** How the keep axis has keys stored: their ggml type, and see {@link Keep.positions}. */
+export interface StoredKeys {
+  readonly type: number
+  readonly positions: Keep['positions']
+}
 
 /** The read axis, with its options. */
 export interface Read {
-  /** Stores it adds to a layer, beside k and v. */
-  stores?(shape: ModelShape, il: number): { readonly [name: string]: StoreLayout }
+  /** Stores it adds to a layer, beside k and v; `keys` says how keys are stored. */
+  stores?(shape: ModelShape, il: number, keys: StoredKeys): { readonly [name: string]: StoreLayout }
   /** How layer `il` wants its values stored. */
   valueOrder(il: number): StoreLayout['order']
   /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
@@ -96,8 +102,13 @@ export interface Read {
   nNodes?(nTokens: number): number
   /** Creates the inputs of a part; the result is called for each layer, after the new rows are written. */
   start(step: Step, part: StepPart, needsProbabilities: boolean): ReadLayer
+  /**
+   * For parts that it does not read itself, for whoever keeps more of a row than its key and value: creates the inputs of a
+   * part; the result is called for each layer, after the new rows are written.
+   */
+  stored?(step: Step, part: StepPart): (kept: Kept, projected: Projected) => void
   /** Keys that the part's queries read in layer `il`, per KV head. */
-  keysRead(il: number, part: Pick<StepPart, 'cache' | 'nTokens'>): number
+  keysRead(il: number, part: Pick<StepPart, 'cache' | 'nTokens' | 'nRead'>): number
 }
 
 /** The keep axis, with its options. */

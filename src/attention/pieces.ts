@@ -2,7 +2,7 @@
 import { F16, F32, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { CacheLayer } from '../kv/cache.ts'
-import { TILE } from '../kv/layout.ts'
+import { roundUp, TILE } from '../kv/layout.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { linear, type Linear } from '../nn/linear.ts'
@@ -30,26 +30,32 @@ export function join({ g }: Step, parts: readonly Tensor[]): Tensor {
   return parts.reduce((all, part) => g.concat(all, part, 1))
 }
 
-/** Writes a part's new keys and values; one input of row numbers serves all layers whose maps agree. */
+/** Writes a part's new keys and values. */
 export type WriteRows = (layer: CacheLayer, k: Tensor, v: Tensor) => void
 
 /** `perHead`: every layer and head has rows of its own; otherwise all maps are alike and the first one serves. */
-export function writer({ g }: Step, { cache, nTokens }: StepPart, perHead: boolean): WriteRows {
+export function writer(step: Step, part: StepPart, perHead: boolean): WriteRows {
+  const write = storeWriter(step, part, perHead)
+  return (layer, k, v) => {
+    write(layer, layer.k, k)
+    write(layer, layer.v, v)
+  }
+}
+
+/** Writes f32[width, G, n] to the rows of a part's new tokens in a store; one input of row numbers serves all that agree. */
+export function storeWriter({ g }: Step, { cache, nTokens }: StepPart, perHead: boolean) {
   const inputs = new Map<string, Tensor>()
-  const slots = (name: 'k' | 'v', layer: CacheLayer): Tensor => {
+  const slots = (layer: CacheLayer, store: Store): Tensor => {
     const maps: readonly RowMap[] = perHead ? layer.rows : [cache.rows]
-    const key = perHead ? `${name}${cache.layers.indexOf(layer)}` : `${name}:${layer[name].layout.order}`
+    const { order, width } = store.layout
+    const key = `${perHead ? cache.layers.indexOf(layer) : ''}:${order}:${width}`
     const known = inputs.get(key)
     if (known) return known
-    const store = layer[name]
     const made = g.input(I32, [nTokens * store.slotsPerToken, maps.length], (data) => store.slots(data, maps))
     inputs.set(key, made)
     return made
   }
-  return (layer, k, v) => {
-    layer.k.write(g, k, slots('k', layer))
-    layer.v.write(g, v, slots('v', layer))
-  }
+  return (layer: CacheLayer, store: Store, x: Tensor): void => store.write(g, x, slots(layer, store))
 }
 
 const F16_MINUS_INFINITY = 0xfc00
@@ -89,12 +95,26 @@ export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor | null,
   return g.reshape(p, m, rows, G)
 }
 
+/** Rows are widened to f32 in at most this many pieces, so that a long cache needs no copy of its size. */
+const MOST_PIECES = 8
+const LEAST_PIECE = 4096
+
 /** Σ_row p · v: probabilities f32[m, n · g, G] over the first m rows of `v`, in the order they are stored → f32[d, n · g, G]. */
 export function weighStored(step: Step, p: Tensor, v: Store): Tensor {
   const { g } = step
-  const m = p.ne[0]
+  const [m, , G] = p.ne
   if (v.layout.order === 'columns') return weigh(step, p, v.columns(g, m))
-  return g.outProd(g.cast(v.rows(g, m), F32), g.permute(p, 1, 0, 2, 3))
+  const rows = v.rows(g, m)
+  const size = Math.max(LEAST_PIECE, roundUp(m / MOST_PIECES, TILE))
+  let sum: Tensor | null = null
+  for (let at = 0; at < m; at += size) {
+    const n = Math.min(size, m - at)
+    const some = g.view(rows, [rows.ne[0], n, G, 1], [rows.nb[1], rows.nb[2], rows.nb[3]], at * rows.nb[1])
+    const weights = g.view(p, [n, p.ne[1], G, 1], [p.nb[1], p.nb[2], p.nb[3]], at * p.nb[0])
+    const piece = g.outProd(g.cast(some, F32), g.permute(weights, 1, 0, 2, 3))
+    sum = sum ? g.add(sum, piece) : piece
+  }
+  return sum!
 }
 
 /** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */

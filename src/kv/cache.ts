@@ -77,6 +77,11 @@ export class SequenceCache implements Disposable {
     return this.rows.nSeen
   }
 
+  /** True while nothing was dropped: row i is position i in every layer and head. */
+  get isWhole(): boolean {
+    return this.layers.every(({ rows }) => rows.every((map) => map.isIdentity))
+  }
+
   /** Resident bytes of all stores. */
   get bytesHeld(): number {
     if (this.#disposed) return 0
