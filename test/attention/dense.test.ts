@@ -17,7 +17,7 @@ const x = normals(N_EMBD * T, 7)
 async function inPieces(layer: TestLayer, sizes: (at: number) => number): Promise<Float32Array> {
   using cache = layer.newCache(512)
   const outputs: Float32Array[] = []
-  for (let at = 0; at < T; ) {
+  for (let at = 0; at < T;) {
     const n = Math.min(sizes(at), T - at)
     outputs.push(...(await layer.attend([{ cache, x: x.subarray(at * N_EMBD, (at + n) * N_EMBD) }])))
     at += n

@@ -4,7 +4,8 @@ import { samplingSchema } from '../../src/core/sampling.ts'
 import { Engine, type EngineOptions } from '../../src/engine/engine.ts'
 import { BUNDLED_GGUF } from '../support/bundled.ts'
 
-const QUESTION = '<|user|>The access code for the calm otter is 40412.\nWhat is the access code for the calm otter?<|end|><|assistant|>'
+const QUESTION =
+  '<|user|>The access code for the calm otter is 40412.\nWhat is the access code for the calm otter?<|end|><|assistant|>'
 
 let engine: Engine
 beforeAll(async () => {

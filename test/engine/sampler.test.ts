@@ -5,7 +5,8 @@ import { logprobOf } from '../../src/engine/logprobs.ts'
 import { random } from '../../src/engine/random.ts'
 import { Sampler, topK } from '../../src/engine/sampler.ts'
 
-const params = (changes: object = {}) => samplingSchema.parse({ temperature: 1, top_k: 0, top_p: 1, min_p: 0, seed: 1, ...changes })
+const params = (changes: object = {}) =>
+  samplingSchema.parse({ temperature: 1, top_k: 0, top_p: 1, min_p: 0, seed: 1, ...changes })
 const logits = (...values: number[]) => Float32Array.from(values)
 
 /** How often each token is drawn. */

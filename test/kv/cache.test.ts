@@ -17,7 +17,10 @@ function residentBytes(): number {
 
 describe('SequenceCache', () => {
   it('costs nothing before any token, however long the context', () => {
-    const layout = dense.layout({ arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE }, { k: F16, v: F16 })
+    const layout = dense.layout(
+      { arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE },
+      { k: F16, v: F16 },
+    )
     const before = residentBytes()
     using cache = new SequenceCache(layout, 2 ** 20)
     expect(cache.bytesHeld).toBe(0)
