@@ -9,7 +9,9 @@
  */
 import { F16, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
+import type { Graph } from '../ggml/graph.ts'
 import { TILE } from '../kv/layout.ts'
+import type { Store } from '../kv/store.ts'
 import { type AttentionMethod, keysDense, type Step, type StepPart } from './method.ts'
 import { causalMask, join, project, rotate, slice } from './pieces.ts'
 import { linear } from '../nn/linear.ts'
@@ -75,13 +77,45 @@ function readByProducts({ g, shape }: Step, { cache, nTokens: n, nRead }: StepPa
   const { headDim: d, nHead: H, nHeadKv: G } = shape
   const rows = n * (H / G)
   const queries = n === 1 ? q : g.cont(g.permute(q, 0, 2, 1, 3))
-  const scores = g.mulMat(k.rows(g, nRead), g.reshape(queries, d, rows, G))
+  const scores = product(g, perHead(g, k.rows(g, nRead)), g.reshape(queries, d, rows, 1, G), n === 1)
   const p = g.softMaxExt(g.reshape(scores, nRead, n, H), mask, 1 / Math.sqrt(d))
-  const tiles = g.permute(g.reshape(p, TILE, nRead / TILE, rows, G), 0, 2, 1, 3)
-  const perTile = g.mulMat(v.columns(g, nRead), tiles) // f32[d, rows, nRead / TILE, G]
-  const sum = nRead === TILE ? perTile : g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3)))
-  const heads = g.reshape(sum, d, n, H)
+  const heads = g.reshape(weigh(g, g.reshape(p, nRead, rows, G), v, n === 1), d, n, H)
   return g.reshape(n === 1 ? heads : g.cont(g.permute(heads, 0, 2, 1, 3)), d * H, n)
+}
+
+/** [d, nRead, G] → [d, nRead, 1, G]. */
+function perHead(g: Graph, k: Tensor): Tensor {
+  return g.view(k, [k.ne[0], k.ne[1], 1, k.ne[2]], [k.nb[1], k.nb[2], k.nb[2]])
+}
+
+/** Σ p · v: p f32[nRead, rows, G] → f32[d, rows, G]; over the whole tiles, and over what has begun of the last one. */
+function weigh(g: Graph, p: Tensor, v: Store, isSingle: boolean): Tensor {
+  const [nRead, rows, G] = p.ne
+  const nTiles = Math.floor(nRead / TILE)
+  const nRest = nRead % TILE
+  const d = v.layout.width
+  const parts: Tensor[] = []
+  if (nTiles > 0) {
+    const tiles = g.view(p, [TILE, nTiles, rows, G], [TILE * p.nb[0], p.nb[1], p.nb[2]])
+    const perTile = product(g, v.tiles(g, nTiles), g.permute(tiles, 0, 2, 1, 3), isSingle) // f32[d, rows, nTiles, G]
+    parts.push(g.reshape(nTiles === 1 ? perTile : g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3))), d, rows, G))
+  }
+  if (nRest > 0) {
+    const rest = g.view(p, [nRest, rows, 1, G], [p.nb[1], p.nb[2], p.nb[2]], nTiles * TILE * p.nb[0])
+    parts.push(g.reshape(product(g, v.tile(g, nTiles, nRest), rest, isSingle), d, rows, G))
+  }
+  return parts.reduce((a, b) => g.add(a, b))
+}
+
+/**
+ * a[n, m, t, G] · b[n, rows, t, G] → f32[m, rows, t, G]. For a single query the rows go to dimension 2: products with one
+ * row take ggml's plain kernel, where threads meet twice per product; with more they would meet twice per head and tile.
+ */
+function product(g: Graph, a: Tensor, b: Tensor, isSingle: boolean): Tensor {
+  if (!isSingle) return g.mulMat(a, b)
+  const [n, rows, t, G] = b.ne
+  const single = t === 1 ? g.view(b, [n, 1, rows, G], [b.nb[1], b.nb[1], b.nb[3]]) : g.reshape(g.cont(b), n, 1, rows * t, G)
+  return g.reshape(g.mulMat(a, single), a.ne[1], rows, t, G)
 }
 
 /** → f32[d · H, n]. */

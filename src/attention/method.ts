@@ -30,7 +30,7 @@ export interface StepPart {
   readonly cache: SequenceCache
   readonly first: number
   readonly nTokens: number
-  /** Rows a read covers: those stored so far and the new ones, rounded up to whole tiles. */
+  /** Rows a read covers: those stored so far and the new ones, rounded up to whole steps (kv/layout.ts). */
   readonly nRead: number
 }
 

@@ -13,7 +13,7 @@ import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
 import { SequenceCache } from '../kv/cache.ts'
-import { bytesPerToken, type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
+import { bytesPerToken, type CacheLayout, READ_STEP, roundUp } from '../kv/layout.ts'
 import { architectureOf } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -226,7 +226,7 @@ export class Runner implements Disposable {
 }
 
 function nRead({ cache, tokens }: RunPart): number {
-  return roundUp(cache.nTokens + tokens.length, TILE)
+  return roundUp(cache.nTokens + tokens.length, READ_STEP)
 }
 
 function nOutputs({ logits, tokens }: RunPart): number {

@@ -66,7 +66,8 @@ export class Store {
     // A token's column is scattered element by element: as rows of one element.
     const { width, nHead } = this.layout
     const into = g.reshape(this.tensor, 1, width * this.capacity, nHead)
-    g.expand(g.setRows(into, g.reshape(g.cont(rows), 1, width * x.ne[2], nHead), slots))
+    const inOrder = x.ne[2] === 1 ? x : g.cont(rows) // one token's heads lie in order as they are
+    g.expand(g.setRows(into, g.reshape(inOrder, 1, width * x.ne[2], nHead), slots))
   }
 
   /** The first `nRows` tokens as rows: `[width, nRows, nHead]`; stored columns are transposed into a copy. */
@@ -76,15 +77,24 @@ export class Store {
       return g.view(this.tensor, [width, nRows, nHead, 1], [this.tensor.nb[1], this.tensor.nb[2], this.tensor.nb[3]])
     }
     const padded = roundUp(nRows, TILE)
-    const all = g.reshape(g.cont(g.permute(this.columns(g, padded), 1, 0, 2, 3)), width, padded, nHead)
+    const all = g.reshape(g.cont(g.permute(this.tiles(g, padded / TILE), 1, 0, 2, 3)), width, padded, nHead)
     return g.view(all, [width, nRows, nHead, 1], [all.nb[1], all.nb[2], all.nb[3]])
   }
 
-  /** The tiles of the first `nRows` tokens (a multiple of TILE): `[TILE, width, nRows / TILE, nHead]`. */
-  columns(g: Graph, nRows: number): Tensor {
+  /** The first `nTiles` whole tiles: `[TILE, width, nTiles, nHead]`. */
+  tiles(g: Graph, nTiles: number): Tensor {
+    return this.#columns(g, { nRows: TILE, first: 0, nTiles })
+  }
+
+  /** The first `nRows` tokens of one tile: `[nRows, width, 1, nHead]`. */
+  tile(g: Graph, index: number, nRows: number): Tensor {
+    return this.#columns(g, { nRows, first: index, nTiles: 1 })
+  }
+
+  #columns(g: Graph, { nRows, first, nTiles }: { nRows: number; first: number; nTiles: number }): Tensor {
     if (this.layout.order !== 'columns') throw new Error('this store keeps rows')
     const { nb } = this.tensor
-    return g.view(this.tensor, [TILE, this.layout.width, nRows / TILE, this.layout.nHead], [nb[1], nb[2], nb[3]])
+    return g.view(this.tensor, [nRows, this.layout.width, nTiles, this.layout.nHead], [nb[1], nb[2], nb[3]], first * nb[2])
   }
 
   bytesHeld(nRows: number): number {
