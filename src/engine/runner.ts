@@ -44,7 +44,12 @@ interface Plan extends Disposable {
   readonly logits: Tensor | null
   /** Read by the inputs when they are filled. */
   parts: readonly RunPart[]
+  /** What the last computation took. */
+  seconds: number
 }
+
+/** A step that takes less than this does not hold up a server that anybody would notice. */
+const SHORT_SECONDS = 0.05
 
 /** Tensors of a layer and of one sequence's attention in it, generously. */
 const NODES_PER_LAYER = 64
@@ -128,7 +133,7 @@ export class Runner implements Disposable {
     this.#check(parts)
     const plan = this.#planFor(parts)
     plan.graph.fillInputs()
-    await this.#backend.compute(plan.graph)
+    plan.seconds = await this.#backend.compute(plan.graph, plan.seconds < SHORT_SECONDS)
     const results = this.#read(plan, parts)
     for (const { cache, tokens } of parts) {
       cache.keysDense += keysDense(cache.nTokens, tokens.length)
@@ -186,7 +191,7 @@ export class Runner implements Disposable {
   #record(key: string, parts: readonly RunPart[]): Plan {
     const graph = new Graph(this.shape.nLayer * (NODES_PER_LAYER + parts.length * NODES_PER_PART) + 64)
     try {
-      const plan: Plan = { key, graph, logits: null, parts, [Symbol.dispose]: () => graph[Symbol.dispose]() }
+      const plan: Plan = { key, graph, logits: null, parts, seconds: Infinity, [Symbol.dispose]: () => graph[Symbol.dispose]() }
       const nTokens = parts.reduce((sum, { tokens }) => sum + tokens.length, 0)
       const tokens = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, token) => (data[at] = token)))
       const positions = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, _, position) => (data[at] = position)))

@@ -90,7 +90,7 @@ export class TestLayer implements Disposable {
     const y = g.output(this.#method.start(step)(layer, x))
     g.plan(this.#scratch)
     g.fillInputs()
-    await this.#backend.compute(g)
+    await this.#backend.compute(g, true)
     const all = g.read(y, new Float32Array(N_EMBD * nTokens))
     parts.forEach(({ cache }, i) => cache.append(counts[i]!))
     return counts.map((n, i) => all.slice(firsts[i]! * N_EMBD, (firsts[i]! + n) * N_EMBD))
