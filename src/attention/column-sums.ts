@@ -61,12 +61,9 @@ export function readPrompt(step: Step, { cache, nTokens: n }: StepPart, { kept, 
   const { nQueries, nHeads } = blocksOf(shape, nRead, n)
   const group = H / G
   const { nRows } = cache.rows
-  const columns = v.columns(g, nRead) // [TILE, d, nRead / TILE, G]
 
   const readHeads = (head: number, h: number): Tensor => {
-    const [, ...nb] = columns.nb
-    const tiles = g.view(columns, [TILE, d, nRead / TILE, h], nb, head * nb[2])
-    const values = g.reshape(g.cont(g.permute(tiles, 0, 2, 1, 3)), nRead, d, h)
+    const values = valuesOf(g, v, { nRead, head, nHeads: h })
     let outputs: Tensor | null = null // f32[d, queries, g · h]
     for (let end = n; end > 0;) {
       const nq = Math.min(nQueries, end)
@@ -80,7 +77,8 @@ export function readPrompt(step: Step, { cache, nTokens: n }: StepPart, { kept, 
       const p = g.softMaxExt(g.diagMaskInf(scores, nRows + from), null, 1 / Math.sqrt(d))
       sums.add(into, { p, head, isFirst: end === n })
       const weighed = g.view(values, [m, d, h, 1], [values.nb[1], values.nb[2], values.nb[3]])
-      const o = g.reshape(g.mulMat(weighed, g.reshape(p, m, nq * group, h)), d, nq, group * h)
+      // Expanded at once, so that the memory of its probabilities serves the next block.
+      const o = g.expand(g.reshape(g.mulMat(weighed, g.reshape(p, m, nq * group, h)), d, nq, group * h))
       outputs = outputs ? g.concat(o, outputs, 1) : o
       end = from
     }
@@ -90,6 +88,22 @@ export function readPrompt(step: Step, { cache, nTokens: n }: StepPart, { kept, 
   let all = readHeads(0, nHeads)
   for (let head = nHeads; head < G; head += nHeads) all = g.concat(all, readHeads(head, Math.min(nHeads, G - head)), 2)
   return ungroupHeads(step, g.reshape(all, d, n * group, G), n)
+}
+
+/** The first values of some heads, contiguous over tokens: [nRead, d, nHeads]. */
+function valuesOf(g: Step['g'], v: Store, { nRead, head, nHeads }: { nRead: number; head: number; nHeads: number }): Tensor {
+  const { order, width } = v.layout
+  const all = order === 'columns' ? v.columns(g, nRead) : v.rows(g, nRead)
+  const last = order === 'columns' ? 3 : 2
+  const [a, b, c, d] = all.ne
+  const some = g.view(
+    all,
+    last === 3 ? [a, b, c, nHeads] : [a, b, nHeads, d],
+    [all.nb[1], all.nb[2], all.nb[3]],
+    head * all.nb[last],
+  )
+  const turned = order === 'columns' ? g.permute(some, 0, 2, 1, 3) : g.permute(some, 1, 0, 2, 3)
+  return g.reshape(g.cont(turned), nRead, width, nHeads)
 }
 
 /** Records into a graph what every key gets; `width` numbers per key: one of all query heads, or one of each. */

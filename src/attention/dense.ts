@@ -9,7 +9,7 @@
  *   transposed once per layer and step; for hundreds of queries that is about a hundredth of the work.
  */
 import { type Keep, keysDense, type Kept, type Read, type ReadResult, type Step } from './method.ts'
-import { causalMask, groupHeads, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
+import { causalMask, groupHeads, scoresOf, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles (64 queries each) and is the faster way. */
 const FLASH_QUERIES = 64
@@ -44,10 +44,9 @@ export const readAll: Read = {
   keysRead: (_, { cache, nTokens }) => keysDense(cache.rows.nRows, nTokens),
 }
 
-export function readByProducts(step: Step, { q, k, v, mask, nRead }: Kept): ReadResult {
-  const { g } = step
+export function readByProducts(step: Step, { q, k, v, mask }: Kept): ReadResult {
   const n = q.ne[2]
-  const p = softmax(step, g.mulMat(k, groupHeads(step, q)), mask, n)
+  const p = softmax(step, scoresOf(step, k, groupHeads(step, q)), mask, n)
   return { o: ungroupHeads(step, weighStored(step, p, v), n), p: { values: p, index: null } }
 }
 

@@ -2,6 +2,7 @@
 import { h2o } from './h2o.ts'
 import { hip } from './hip.ts'
 import type { AnyMethod } from './method.ts'
+import { sparq } from './sparq.ts'
 import { streaming } from './streaming.ts'
 
-export const METHODS: readonly AnyMethod[] = [streaming, h2o, hip]
+export const METHODS: readonly AnyMethod[] = [streaming, h2o, hip, sparq]

@@ -118,10 +118,30 @@ export function weighStored(step: Step, p: Tensor, v: Store): Tensor {
 }
 
 /** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */
-export function weigh({ g }: Step, p: Tensor, columns: Tensor): Tensor {
+export function weigh(step: Step, p: Tensor, columns: Tensor): Tensor {
+  const { g } = step
   const [m, rows, G] = p.ne
   const tiles = g.permute(g.reshape(p, TILE, m / TILE, rows, G), 0, 2, 1, 3)
-  const perTile = g.mulMat(columns, tiles) // f32[d, rows, m / TILE, G]
+  const perTile = product(step, columns, tiles) // f32[d, rows, m / TILE, G]
   if (m === TILE) return g.reshape(perTile, columns.ne[1], rows, G)
   return g.reshape(g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3))), columns.ne[1], rows, G)
+}
+
+/**
+ * a[n, m, t, G] · b[n, rows, t, G] → f32[m, rows, t, G]. The rows of a single query go to dimension 2: products with one row
+ * take ggml's plain kernel, where threads meet twice per product; with more they would meet twice per head and tile.
+ */
+export function product({ g, shape }: Step, a: Tensor, b: Tensor): Tensor {
+  const [n, rows, t, G] = b.ne
+  if (rows !== shape.nHead / shape.nHeadKv) return g.mulMat(a, b)
+  const single = t === 1 ? g.view(b, [n, 1, rows, G], [b.nb[1], b.nb[1], b.nb[3]]) : g.reshape(g.cont(b), n, 1, rows * t, G)
+  return g.reshape(g.mulMat(a, single), a.ne[1], rows, t, G)
+}
+
+/** Scores of queries f32[d, n · g, G] and keys `[d, m, G]`: f32[m, n · g, G]. */
+export function scoresOf(step: Step, k: Tensor, q: Tensor): Tensor {
+  const { g } = step
+  const [d, m, G] = k.ne
+  const keys = g.view(k, [d, m, 1, G], [k.nb[1], k.nb[2], k.nb[2]])
+  return g.reshape(product(step, keys, g.reshape(q, d, q.ne[1], 1, G)), m, q.ne[1], G)
 }

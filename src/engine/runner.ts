@@ -53,7 +53,12 @@ interface Plan extends Disposable {
   readonly logits: Tensor | null
   /** Read by the inputs when they are filled. */
   parts: readonly RunPart[]
+  /** What the last computation took. */
+  seconds: number
 }
+
+/** A step that takes less than this does not hold up a server that anybody would notice. */
+const SHORT_SECONDS = 0.05
 
 /** Tensors of a layer and of one sequence's attention in it, generously. */
 const NODES_PER_LAYER = 64
@@ -152,7 +157,7 @@ export class Runner implements Disposable {
     this.#check(parts)
     const plan = this.#planFor(parts)
     plan.graph.fillInputs()
-    await this.#backend.compute(plan.graph)
+    plan.seconds = await this.#backend.compute(plan.graph, plan.seconds < SHORT_SECONDS)
     const results = this.#read(plan, parts)
     for (const { sequence, tokens, endsPrompt = true } of parts) {
       const { cache, attention } = sequence
@@ -218,7 +223,7 @@ export class Runner implements Disposable {
     const nNodes = this.shape.nLayer * (NODES_PER_LAYER + parts.reduce((sum, part) => sum + ofPart(part), 0)) + 64
     const graph = new Graph(nNodes)
     try {
-      const plan: Plan = { key, graph, logits: null, parts, [Symbol.dispose]: () => graph[Symbol.dispose]() }
+      const plan: Plan = { key, graph, logits: null, parts, seconds: Infinity, [Symbol.dispose]: () => graph[Symbol.dispose]() }
       const nTokens = parts.reduce((sum, { tokens }) => sum + tokens.length, 0)
       const tokens = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, token) => (data[at] = token)))
       const positions = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, _, position) => (data[at] = position)))

@@ -1,4 +1,5 @@
 /** The device that computes: its threads, its buffers, and the layouts of weights it is fastest with. */
+import { setImmediate } from 'node:timers/promises'
 import koffi, { type TypeObject } from 'koffi'
 import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from './bindings.ts'
@@ -64,13 +65,19 @@ export class Backend implements Disposable {
     setAbort(ptr, strlen, this.#interrupted)
   }
 
-  /** Computes `graph` on worker threads; the event loop goes on. One graph at a time. Rejects if it is interrupted. */
-  async compute(graph: Graph): Promise<void> {
+  /**
+   * Computes `graph`, and gives the seconds that took. One graph at a time. Rejects if it is interrupted. The event loop goes
+   * on meanwhile; only what `isShort` is computed in its own turn, for handing a graph to another thread costs a millisecond.
+   */
+  async compute(graph: Graph, isShort: boolean): Promise<number> {
+    if (isShort) await setImmediate() // a turn for everybody else
     const start = performance.now()
-    const status = await ggml().graphComputeAsync(this.ptr, graph.ptr)
-    this.computeSeconds += (performance.now() - start) / 1000
+    const { ggml_backend_graph_compute: computeNow, graphComputeAsync: computeAside } = ggml()
+    const status = isShort ? computeNow(this.ptr, graph.ptr) : await computeAside(this.ptr, graph.ptr)
+    const seconds = (performance.now() - start) / 1000
+    this.computeSeconds += seconds
     this.#setInterrupted(0)
-    if (status === STATUS_SUCCESS) return
+    if (status === STATUS_SUCCESS) return seconds
     if (status === STATUS_ABORTED) throw new KvasirError('aborted')
     throw new KvasirError('compute_failed', { reason: takeGgmlError() || `ggml status ${status}` })
   }

@@ -10,8 +10,12 @@
 import { PAGE_BYTES } from '../ggml/memory.ts'
 import { rowBytes } from '../ggml/types.ts'
 
-/** Tokens per tile; reads are rounded up to it, so a decode graph serves this many steps. */
-export const TILE = 256
+/**
+ * Tokens per tile, in which a channel is one run in memory; reads are rounded up to it, so a decode graph serves this many
+ * steps. Shorter runs are read more slowly (products over 4,096 tokens take 344, 284 and 222 µs with 256, 512 and 1,024),
+ * longer ones take memory in larger steps.
+ */
+export const TILE = 512
 
 export interface StoreLayout {
   /** Elements per token and head. */

@@ -72,7 +72,8 @@ export class Store {
     // A token's column is scattered element by element: as rows of one element.
     const { width, nHead } = this.layout
     const into = g.reshape(this.tensor, 1, width * this.capacity, nHead)
-    g.expand(g.setRows(into, g.reshape(g.cont(rows), 1, width * x.ne[2], nHead), slots))
+    const inOrder = x.ne[2] === 1 ? x : g.cont(rows) // one token's heads lie in order as they are
+    g.expand(g.setRows(into, g.reshape(inOrder, 1, width * x.ne[2], nHead), slots))
   }
 
   /** The first `nRows` tokens as rows: `[width, nRows, nHead]`; stored columns are transposed into a copy. */

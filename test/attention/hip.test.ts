@@ -287,7 +287,7 @@ describe('the tree search', () => {
     )
     g.plan(scratch)
     g.fillInputs()
-    await backend.compute(g)
+    await backend.compute(g, true)
     return [...g.read(chosen, new Float32Array(tree.nSlots))].slice(0, nBlocks)
   }
 

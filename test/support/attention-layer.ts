@@ -99,7 +99,7 @@ export class TestLayer implements Disposable {
     )
     g.plan(this.#scratch)
     g.fillInputs()
-    await this.#backend.compute(g)
+    await this.#backend.compute(g, true)
     const all = g.read(y, new Float32Array(N_EMBD * nTokens))
     parts.forEach(({ cache }, i) => {
       cache.append(counts[i]!)

@@ -70,7 +70,7 @@ describe('a model of random weights', () => {
   it('has norms near one', async () => {
     await synth({})
     using source = openGguf(out)
-    const { offset, nBytes } = source.tensors.get('output_norm.weight')!
+    const { offset, nBytes } = source.tensors.get('blk.0.attn_norm.weight')!
     const norms = new Float32Array(readFileSync(out).buffer.slice(offset, offset + nBytes))
     expect(norms.reduce((sum, x) => sum + x, 0) / norms.length).toBeCloseTo(1, 2)
     expect(new Set(norms).size).toBeGreaterThan(500)
