@@ -27,7 +27,7 @@ import type { Tensor } from '../ggml/tensor.ts'
 import { F32, I32 } from '../ggml/types.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
-import { roundUp, TILE } from '../kv/layout.ts'
+import { TILE } from '../kv/layout.ts'
 import { keysDense, type Kept, type Projected, type Read, type ReadMethod, type Step, type StepPart } from './method.ts'
 import { readByProducts } from './dense.ts'
 import { groupHeads, storeWriter, ungroupHeads } from './pieces.ts'
@@ -140,7 +140,7 @@ function chooser(
   { r, k, nLocal }: { readonly r: number; readonly k: number; readonly nLocal: number },
 ) {
   const { g, shape } = step
-  const { cache, nRead } = part
+  const { nRead } = part
   const { headDim: d, nHead: H, nHeadKv: G } = shape
   const group = H / G
   const ones = g.input(F32, [1, group, G], (data) => data.fill(1))

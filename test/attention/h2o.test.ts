@@ -249,7 +249,7 @@ describe('h2o', () => {
     ['h2o:budget=100,heavy=101', 'less than heavy'],
     ['h2o:budget=120%', '100%'],
     ['h2o:budget=many', 'budget'],
-    ['h2o:budget=1KiB', 'its smallest cache takes 176KiB'],
+    ['h2o:budget=1KiB', 'its smallest cache takes'],
   ])('refuses %s', (setting, message) => {
     expect(() => new TestLayer(setting, shape, F32)).toThrow(message)
   })
