@@ -72,8 +72,9 @@ export class Backend implements Disposable {
   async compute(graph: Graph, isShort: boolean): Promise<number> {
     if (isShort) await setImmediate() // a turn for everybody else
     const start = performance.now()
-    const { ggml_backend_graph_compute: computeNow, graphComputeAsync: computeAside } = ggml()
-    const status = isShort ? computeNow(this.ptr, graph.ptr) : await computeAside(this.ptr, graph.ptr)
+    const api = ggml()
+    const compute = isShort ? api.ggml_backend_graph_compute(this.ptr, graph.ptr) : api.graphComputeAsync(this.ptr, graph.ptr)
+    const status = await compute
     const seconds = (performance.now() - start) / 1000
     this.computeSeconds += seconds
     this.#setInterrupted(0)

@@ -4,7 +4,8 @@ import { Ops } from '../../src/ggml/ops.ts'
 import { nElements, type Tensor } from '../../src/ggml/tensor.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
-import { N_EMBD, TestLayer } from '../support/attention-layer.ts'
+import { TestLayer } from '../support/attention-layer.ts'
+import { N_EMBD } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
@@ -274,6 +275,7 @@ describe('what sparq reads', () => {
     // Only the cache is f16, and only these three operations and the running mean touch it.
     let nTouched = 0
     const count = (tensor: Tensor, n: number) => (nTouched += tensor.type === F16 || tensor.ptr === mean!.tensor.ptr ? n : 0)
+    // oxlint-disable-next-line typescript/unbound-method -- they are called with their own this below
     const { getRows, setRows, mul, cpy } = Ops.prototype
     vi.spyOn(Ops.prototype, 'getRows').mockImplementation(function (this: Ops, a, index) {
       count(a, a.ne[0] * nElements(index.ne))

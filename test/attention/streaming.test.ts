@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { F32 } from '../../src/ggml/types.ts'
-import { N_EMBD, TestLayer } from '../support/attention-layer.ts'
+import { TestLayer } from '../support/attention-layer.ts'
+import { N_EMBD } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import type { Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'

@@ -8,14 +8,9 @@ import { Graph, Scratch } from '../../src/ggml/graph.ts'
 import { F32, I32 } from '../../src/ggml/types.ts'
 import { SequenceCache } from '../../src/kv/cache.ts'
 import { ropeParams } from '../../src/nn/rope.ts'
+import { type LayerShape, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 import { Oracle } from './oracle.ts'
 import { normals } from './random.ts'
-
-export interface LayerShape {
-  readonly nHead: number
-  readonly nHeadKv: number
-  readonly headDim: number
-}
 
 export interface LayerPart {
   readonly cache: SequenceCache
@@ -23,8 +18,6 @@ export interface LayerPart {
   readonly x: Float32Array
 }
 
-export const N_EMBD = 48
-export const ROPE_FREQ_BASE = 10_000
 const ROPE = { mode: 0, freqBase: ROPE_FREQ_BASE, nCtxTrain: 4096, scaling: { type: 'none' } } as const
 
 export class TestLayer implements Disposable {

@@ -1,5 +1,5 @@
 /** Attention as the formulas read: plain loops in float64, one query at a time. What methods are compared with. */
-import { N_EMBD, type LayerShape, ROPE_FREQ_BASE } from './attention-layer.ts'
+import { type LayerShape, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 
 export class Oracle {
   readonly shape: LayerShape
