@@ -11,7 +11,7 @@
  * - of the k keys, the newest ones (`local`, k/4) are always among them, as in the experiments; these count the current key
  *   on top of k, here it is one of the newest.
  * - where the method would read no less than everything, everything is read: with k of T keys and r of d components as soon
- *   as k + T·r/2d ≥ T.
+ *   as k + T·r/2d ≥ T (T in whole tiles, kv/layout.ts).
  * - `store=once` reads whole keys for the guess, with the components not chosen at 0: a processor fetches 64 bytes at
  *   least, half a key of 64 components, so it saves values only. So do keep methods that turn keys to other places with
  *   every step (streaming), for whose keys no second copy can be kept.
@@ -30,7 +30,7 @@ import type { Store } from '../kv/store.ts'
 import { TILE } from '../kv/layout.ts'
 import { keysDense, type Kept, type Projected, type Read, type ReadMethod, type Step, type StepPart } from './method.ts'
 import { readByProducts } from './dense.ts'
-import { groupHeads, storeWriter, ungroupHeads } from './pieces.ts'
+import { groupHeads, scoresOf, storeWriter, ungroupHeads } from './pieces.ts'
 import { ValueMean } from './value-mean.ts'
 
 const options = z.object({
@@ -163,7 +163,7 @@ function chooser(
     const mask = g.reshape(g.cast(kept.mask, F32), nRead)
     const scores = columns
       ? guessByColumns(step, columns, { i1, q: scaled, mask })
-      : g.add(g.mulMat(kept.k, g.outProd(rowsOf(g, unit, i1), g.permute(scaled, 1, 0, 2, 3))), mask)
+      : g.add(scoresOf(step, kept.k, g.outProd(rowsOf(g, unit, i1), g.permute(scaled, 1, 0, 2, 3))), mask)
     const guess = g.softMaxExt(g.reshape(scores, nRead, group, G), null, 1)
     // 4: i2, the k largest of Σ_j ŝ_j, the newest before all others.
     const sum = g.outProd(guess, ones) // f32[nRead, 1, G]
@@ -215,7 +215,7 @@ function readChosen(step: Step, kept: Kept, { q, rows, guess, mask, mean }: Chos
   const [k, group, nRead] = [rows.ne[0], H / G, kept.nRead]
   // 5: s_j = softmax(q_j · K[i2] / √d), y_j = s_j · V[i2]. Rows not in use are masked, where fewer than k are.
   const open = g.reshape(g.getRows(g.reshape(mask, 1, nRead), g.reshape(rows, k * G)), k, 1, G)
-  const scores = g.add(g.mulMat(g.getRows(kept.k, rows), q), g.repeat(open, k, group, G))
+  const scores = g.add(scoresOf(step, g.getRows(kept.k, rows), q), g.repeat(open, k, group, G))
   const p = g.softMaxExt(scores, null, 1 / Math.sqrt(d)) // f32[k, g, G]
   const y = g.outProd(g.getRows(kept.v.rows(g, nRead), rows), g.permute(p, 1, 0, 2, 3)) // f32[d, g, G]
   if (mean === null) return { o: ungroupHeads(step, y, 1), p: { values: p, index: rows } }

@@ -4,6 +4,7 @@ import { Ops } from '../../src/ggml/ops.ts'
 import { nElements, type Tensor } from '../../src/ggml/tensor.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
+import { roundUp, TILE } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
@@ -103,7 +104,7 @@ function expectedOutputs(oracle: Oracle, from: number, options: Options, type: n
     .layer((t, h) => {
       if (t < from) return new Float64Array(d)
       const kv = Math.floor(h / (oracle.shape.nHead / oracle.shape.nHeadKv))
-      const tiles = Math.ceil((t + 1) / 256) * 256
+      const tiles = roundUp(t + 1, TILE)
       const c = options.store === 'twice' ? options.r : d
       const isAll = options.k + (tiles * c) / (2 * d) >= tiles
       const used = isAll ? { ...options, r: d, k: t + 1 } : options
