@@ -5,9 +5,10 @@
 import koffi from 'koffi'
 import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from '../ggml/bindings.ts'
-import { takeGgmlError } from '../ggml/library.ts'
+import { DEVICE_TYPE_CPU } from '../ggml/backend.ts'
+import { ggml, takeGgmlError } from '../ggml/library.ts'
 import { llama, type LlamaBatch } from '../ggml/llama.ts'
-import { Threadpool } from './threadpool.ts'
+import { Threadpool } from '../ggml/threadpool.ts'
 
 export const FLASH_ATTENTION = { auto: -1, off: 0, on: 1 } as const
 export type FlashAttention = keyof typeof FLASH_ATTENTION
@@ -97,7 +98,7 @@ export class LlamaContext implements Disposable {
     this.#memory = api.llama_get_memory(context)
     this.nCtx = api.llama_n_ctx(context)
     this.nBatch = Math.min(options.nBatch ?? 2048, this.nCtx) // as libllama does; more would end the process
-    this.#threads = new Threadpool(options.nThreads)
+    this.#threads = new Threadpool(ggml().ggml_backend_dev_by_type(DEVICE_TYPE_CPU)!, options.nThreads)
     api.llama_attach_threadpool(context, this.#threads.pointer, null)
     this.#seqIds = Int32Array.from({ length: nSeqMax }, (_, seq) => seq)
     const base = koffi.address(this.#seqIds)

@@ -1,17 +1,15 @@
 /** The device that computes: its threads, its buffers, and the layouts of weights it is fastest with. */
 import { setImmediate } from 'node:timers/promises'
-import koffi, { type TypeObject } from 'koffi'
+import koffi from 'koffi'
 import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from './bindings.ts'
 import type { Graph } from './graph.ts'
 import { ggml, takeGgmlError } from './library.ts'
+import { cpuFunction, Threadpool } from './threadpool.ts'
 
-const DEVICE_TYPE_CPU = 0
+export const DEVICE_TYPE_CPU = 0
 const STATUS_SUCCESS = 0
 const STATUS_ABORTED = 1
-
-/** How long an idle thread spins before it sleeps (0…100), ggml's own default: the pause between two steps is short. */
-const POLL = 50
 
 export class Backend implements Disposable {
   readonly ptr: Pointer
@@ -21,8 +19,7 @@ export class Backend implements Disposable {
   readonly bufferType: Pointer
   /** Layouts that some operations are faster with (AMX, repacked rows), best first. */
   readonly extraBufferTypes: readonly Pointer[]
-  readonly #threadpool: Pointer
-  readonly #freeThreadpool: (pool: Pointer) => void
+  readonly #threads: Threadpool
   /** A C string: empty, or not when the running computation shall end; see {@link interrupt}. */
   readonly #interrupted: Pointer
   /** Seconds spent inside ggml's compute. */
@@ -39,22 +36,11 @@ export class Backend implements Disposable {
     this.bufferType = api.ggml_backend_dev_buffer_type(device)
     this.extraBufferTypes = extraBufferTypes(device)
 
-    const params = koffi.struct({
-      cpumask: koffi.array('bool', 512),
-      n_threads: 'int',
-      prio: 'int',
-      poll: 'uint32_t',
-      strict_cpu: 'bool',
-      paused: 'bool',
-    })
-    const newPool = symbol(device, 'ggml_threadpool_new', 'void *', [koffi.pointer(params)])
-    const setPool = symbol(device, 'ggml_backend_cpu_set_threadpool', 'void', ['void *', 'void *'])
-    const setThreads = symbol(device, 'ggml_backend_set_n_threads', 'void', ['void *', 'int'])
-    const setAbort = symbol(device, 'ggml_backend_set_abort_callback', 'void', ['void *', 'void *', 'void *'])
-    this.#freeThreadpool = symbol(device, 'ggml_threadpool_free', 'void', ['void *'])
-    const cpumask = Array.from({ length: 512 }, () => false)
-    this.#threadpool = newPool({ cpumask, n_threads: nThreads, prio: 0, poll: POLL, strict_cpu: false, paused: false })
-    setPool(ptr, this.#threadpool)
+    const setPool = cpuFunction(device, 'ggml_backend_cpu_set_threadpool', 'void', ['void *', 'void *'])
+    const setThreads = cpuFunction(device, 'ggml_backend_set_n_threads', 'void', ['void *', 'int'])
+    const setAbort = cpuFunction(device, 'ggml_backend_set_abort_callback', 'void', ['void *', 'void *', 'void *'])
+    this.#threads = new Threadpool(device, nThreads)
+    setPool(ptr, this.#threads.pointer)
     setThreads(ptr, nThreads)
 
     // ggml asks `bool abort(void *data)` between operations. libc's strlen is such a function: true while the string at
@@ -94,25 +80,13 @@ export class Backend implements Disposable {
 
   [Symbol.dispose](): void {
     ggml().ggml_backend_free(this.ptr)
-    this.#freeThreadpool(this.#threadpool)
+    this.#threads[Symbol.dispose]()
     koffi.free(this.#interrupted)
   }
 }
 
-function symbol(
-  device: Pointer,
-  name: string,
-  result: string,
-  parameters: readonly (string | TypeObject)[],
-): (...args: unknown[]) => any {
-  const api = ggml()
-  const address = api.ggml_backend_reg_get_proc_address(api.ggml_backend_dev_backend_reg(device), name)
-  if (address === null) throw new KvasirError('compute_failed', { reason: `the CPU backend has no ${name}` })
-  return koffi.decode(address, koffi.proto(result, [...parameters])) as (...args: unknown[]) => any
-}
-
 function extraBufferTypes(device: Pointer): Pointer[] {
-  const list = symbol(device, 'ggml_backend_dev_get_extra_bufts', 'void *', ['void *'])(device) as Pointer | null
+  const list = cpuFunction(device, 'ggml_backend_dev_get_extra_bufts', 'void *', ['void *'])(device) as Pointer | null
   const found: Pointer[] = []
   while (list !== null) {
     const next = koffi.decode(list, found.length * 8, 'void *') as Pointer | null
