@@ -11,7 +11,7 @@ import { formatBytes } from '../core/sizes.ts'
 import type { Backend } from '../ggml/backend.ts'
 import type { Pointer } from '../ggml/bindings.ts'
 import { ggml } from '../ggml/library.ts'
-import { mapFile } from '../ggml/memory.ts'
+import { mapFile, preferHugePages } from '../ggml/memory.ts'
 import { nBytes, type Shape, shapeOf, stridesOf, type Tensor } from '../ggml/tensor.ts'
 import { BF16, F16, F32, rowBytes, typeInfo, typeName } from '../ggml/types.ts'
 import { canConvert, convertRows } from './convert.ts'
@@ -228,6 +228,7 @@ export class Weights implements Disposable {
     this.bytes += bytes
     api.ggml_backend_buffer_set_usage(buffer, USAGE_WEIGHTS)
     let at = api.ggml_backend_buffer_get_base(buffer)
+    preferHugePages(at, bytes)
     for (const [i, { ptr }] of tensors.entries()) {
       api.ggml_backend_tensor_alloc(buffer, ptr, at)
       at += BigInt(sizes[i]!)
