@@ -9,11 +9,12 @@
  * rotated to their positions. Shares of heavy and recent as in the paper's evaluation: a tenth of the prompt each.
  *
  * Where we differ: query heads that share a KV head share its cache, so their scores are put together (`aggregate`); the
- * paper's models have no such groups. Of equal scores the oldest key leaves first; the paper leaves that open.
+ * paper's models have no such groups. Of equal scores the oldest key leaves first; the paper leaves that open. `budget` counts
+ * the key of the token being computed too, for it is in memory beside those that are kept.
  *
  * Cost per token and layer: 2·G·(heavy + recent + 1)·d·e bytes read, 4·H·(heavy + recent + 1)·d FLOPs, and the scores: 8 bytes
  * per key and KV head. A prompt is held whole until its end, and read by products instead of flash attention, which tells no
- * probabilities, in blocks (column-sums.ts): about 4.6 instead of 2.6 ns of one core per query head and key.
+ * probabilities, in blocks (column-sums.ts): about 4.6 instead of 2.6 ns of one core per query, head and key.
  */
 import { z } from 'zod'
 import type { ModelShape } from '../core/shape.ts'
@@ -29,9 +30,7 @@ import { causalMask, writer } from './pieces.ts'
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const
 const AMOUNT = /^(\d+(?:\.\d+)?)(%|KiB|MiB|GiB)$/
-const DEFAULT_BUDGET = '20%'
 const tokens = z
-  .number()
   .int()
   .min(0)
   .max(2 ** 24)
@@ -39,11 +38,13 @@ const tokens = z
 const options = z
   .object({
     budget: z
-      .union([tokens.min(1), z.string().regex(AMOUNT, 'a share is written 20%, a size 64MiB')])
-      .default(DEFAULT_BUDGET)
-      .describe('keys kept per KV head: tokens, a share of the prompt (20%), or what fits into a cache of a size (64MiB)'),
-    heavy: tokens.optional().describe('heavy hitters among them (tokens; default: half of the budget)'),
-    recent: tokens.optional().describe('most recent among them (tokens; default: the rest of the budget)'),
+      .union([tokens.min(2), z.string().regex(AMOUNT, 'a share is written 20%, a size 64MiB')])
+      .default('20%')
+      .describe(
+        'keys per KV head that are in memory at once, the current one too: tokens, a share of the prompt (20%), or bytes (64MiB)',
+      ),
+    heavy: tokens.optional().describe('heavy hitters that are kept (tokens; default: half of the budget, or what recent leaves)'),
+    recent: tokens.optional().describe('most recent keys that are kept (tokens; default: the rest of the budget)'),
     aggregate: z
       .enum(['sum', 'max'])
       .default('sum')
@@ -54,13 +55,13 @@ const options = z
     message: 'a prompt has no more than 100%',
   })
   .refine(({ heavy, recent }) => heavy !== 0 || recent !== 0, { path: ['recent'], message: 'nothing would be kept' })
-  .refine(({ budget, heavy, recent }) => heavy === undefined || recent === undefined || budget === DEFAULT_BUDGET, {
+  .refine(({ budget, heavy, recent }) => heavy === undefined || recent === undefined || budget === '20%', {
     path: ['budget'],
     message: 'heavy and recent together are the budget: leave it out',
   })
-  .refine(({ budget, heavy = 0, recent = 0 }) => typeof budget !== 'number' || heavy + recent <= budget, {
+  .refine(({ budget, heavy = 0, recent = 0 }) => typeof budget !== 'number' || heavy + recent < budget, {
     path: ['budget'],
-    message: 'less than heavy or recent alone',
+    message: 'too little for that many and the current key',
   })
 type Options = z.output<typeof options>
 
@@ -69,7 +70,7 @@ export const h2o: KeepMethod<typeof options> = {
   axis: 'keep',
   summary: 'Keeps, per KV head, the keys that got most attention so far and the most recent ones; drops the rest.',
   source: 'H2O, arXiv 2306.14048',
-  cost: '2·G·(heavy + recent + 1)·d·e bytes per layer and token; a prompt costs O(T) memory and some more time than dense',
+  cost: '2·G·(heavy + recent + 1)·d·e bytes per layer and token; a prompt is held whole and takes 1 to 2 times as long as dense',
   options,
   exactFor: (nTokens) => ({ budget: nTokens }),
   tightFor: (nTokens) => ({ heavy: Math.floor(nTokens / 8), recent: Math.floor(nTokens / 6) }),
@@ -202,7 +203,7 @@ class Scores {
     for (let rank = 0; rank < n; rank++) {
       const at = this.#at(head, map.row(rank))
       let most = score[at]!
-      for (let i = 1; i < width; i++) most = Math.max(most, score[at + i]!)
+      for (let i = 1; i < width; i++) if (score[at + i]! > most) most = score[at + i]!
       list[rank] = most
     }
     return list
@@ -221,24 +222,22 @@ interface Budget {
 /** In tokens, for a cache that has just read its prompt. */
 function resolve({ budget, heavy, recent }: Options, cache: SequenceCache): Budget {
   if (heavy !== undefined && recent !== undefined) return { heavy, recent }
-  const all = nKept(budget, cache)
-  if (recent !== undefined) return { heavy: Math.max(0, all - recent), recent: Math.min(recent, all) }
-  const nHeavy = Math.min(heavy ?? Math.floor(all / 2), all)
-  return { heavy: nHeavy, recent: all - nHeavy }
+  const kept = Math.max(1, nRowsOf(budget, cache) - 1)
+  if (recent !== undefined) return { heavy: Math.max(0, kept - recent), recent: Math.min(recent, kept) }
+  const nHeavy = Math.min(heavy ?? Math.floor(kept / 2), kept)
+  return { heavy: nHeavy, recent: kept - nHeavy }
 }
 
-function nKept(budget: Options['budget'], cache: SequenceCache): number {
+function nRowsOf(budget: Options['budget'], cache: SequenceCache): number {
   if (typeof budget === 'number') return budget
   const bytes = bytesOf(budget)
-  if (bytes === null) return Math.max(1, Math.floor((Number.parseFloat(budget) / 100) * cache.nTokens))
-  const layouts = (stores: CacheLayer['stores']) =>
-    Object.fromEntries(Object.entries(stores).map(([name, s]) => [name, s.layout]))
-  const layout = { layers: cache.layers.map(({ stores }) => layouts(stores)) } as unknown as CacheLayout
-  // The key of the token being computed lies beside those that are kept.
-  let [fits, tooMany] = [1, cache.capacity]
+  if (bytes === null) return Math.floor((Number.parseFloat(budget) / 100) * cache.nTokens)
+  const layers = cache.layers.map(({ stores }) => Object.fromEntries(Object.entries(stores).map(([name, s]) => [name, s.layout])))
+  const layout = { layers } as unknown as CacheLayout
+  let [fits, tooMany] = [0, cache.capacity + 1]
   while (tooMany - fits > 1) {
     const n = Math.floor((fits + tooMany) / 2)
-    if (residentTotal(layout, n + 1) <= bytes) fits = n
+    if (residentTotal(layout, n) <= bytes) fits = n
     else tooMany = n
   }
   return fits

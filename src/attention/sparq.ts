@@ -11,7 +11,7 @@
  * - of the k keys, the newest ones (`local`, k/4) are always among them, as in the experiments; these count the current key
  *   on top of k, here it is one of the newest.
  * - where the method would read no less than everything, everything is read: with k of T keys and r of d components as soon
- *   as k + T·r/2d ≥ T (T in whole tiles, kv/layout.ts).
+ *   as k + T·r/2d ≥ T (T in whole tiles, kv/layout.ts); and up to `from` keys, where choosing takes longer than reading.
  * - `store=once` reads whole keys for the guess, with the components not chosen at 0: a processor fetches 64 bytes at
  *   least, half a key of 64 components, so it saves values only. So do keep methods that turn keys to other places with
  *   every step (streaming), for whose keys no second copy can be kept.
@@ -25,6 +25,7 @@ import type { ModelShape } from '../core/shape.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F32, I32 } from '../ggml/types.ts'
+import type { SequenceCache } from '../kv/cache.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { TILE } from '../kv/layout.ts'
@@ -33,20 +34,20 @@ import { readByProducts } from './dense.ts'
 import { groupHeads, scoresOf, storeWriter, ungroupHeads } from './pieces.ts'
 import { ValueMean } from './value-mean.ts'
 
+const tokens = z
+  .number()
+  .int()
+  .max(2 ** 24)
+
 const options = z.object({
   r: z.number().int().min(1).max(1024).default(32).describe('components of every key that are read (at most the head dimension)'),
-  k: z
-    .number()
-    .int()
-    .min(1)
-    .max(2 ** 24)
-    .default(128)
-    .describe('keys that are read in full, with their values (tokens)'),
+  k: tokens.min(1).default(128).describe('keys that are read in full, with their values (tokens)'),
   local: z.number().min(0).max(1).default(0.25).describe('share of k that always goes to the newest keys'),
   store: z
     .enum(['twice', 'once'])
     .default('twice')
     .describe('keys stored by token and by component, or by token only: a third less memory, but whole keys are read'),
+  from: tokens.min(0).default(512).describe('up to so many keys all are read: to choose among few takes longer (tokens)'),
   realloc: z.boolean().default(true).describe('what the guess gives to keys not read goes to the mean of all values'),
 })
 type Options = z.output<typeof options>
@@ -63,18 +64,20 @@ export const sparq: ReadMethod<typeof options> = {
   source: 'SparQ, arXiv 2312.04985',
   cost: 'G·(T·r + 2·k·d)·e bytes per layer and token; prompts as dense; half as much memory again for the second copy of keys',
   options,
-  exactFor: (nTokens) => ({ r: 8, k: nTokens }),
-  tightFor: (nTokens) => ({ r: 8, k: Math.floor(nTokens / 6) }),
+  exactFor: (nTokens) => ({ r: 8, k: nTokens, from: 0 }),
+  tightFor: (nTokens) => ({ r: 8, k: Math.floor(nTokens / 6), from: 0 }),
   refuses: ({ headDim }, { r }) => (r > headDim ? `r is ${r}, but its keys have ${headDim} components` : null),
   bind: sparqRead,
 }
 
-function sparqRead({ r, k, local, store, realloc }: Options, shape: ModelShape): Read {
+function sparqRead({ r, k, local, store, from, realloc }: Options, shape: ModelShape): Read {
   const { nHeadKv: nHead, headDim: width } = shape
   const means = realloc ? new ValueMean() : null
   /** Components of each key that the guess reads. */
   const nGuessed = (columns: Store | undefined) => (columns ? r : width)
-  const readsAll = (nRows: number, columns: Store | undefined) => nRows <= k + (nRows * nGuessed(columns)) / (2 * width)
+  const isShort = ({ rows }: SequenceCache) => rows.nRows + 1 <= from
+  const readsAll = ({ cache, nRead }: Pick<StepPart, 'cache' | 'nRead'>, columns: Store | undefined) =>
+    isShort(cache) || nRead <= k + (nRead * nGuessed(columns)) / (2 * width)
   const columnsOf = ({ cache }: Pick<StepPart, 'cache'>, il: number) => cache.layers[il]!.stores['columns']
 
   /** What is kept beside keys and values: keys by component, and the mean of values, which is returned. */
@@ -90,6 +93,7 @@ function sparqRead({ r, k, local, store, realloc }: Options, shape: ModelShape):
   }
 
   return {
+    readsTiles: true,
     readsPrompts: false,
     valueOrder: () => 'rows',
     stores(_, __, { type, positions }) {
@@ -99,24 +103,23 @@ function sparqRead({ r, k, local, store, realloc }: Options, shape: ModelShape):
         ...(means && { mean: means.layout(shape) }),
       }
     },
-    graphKey: (cache) => `${cache.isWhole}:${means?.way(cache)}`,
+    graphKey: (cache) => `${cache.isWhole}:${means?.way(cache)}:${isShort(cache)}`,
     nNodes: () => NODES,
     stored: storing,
     start(step, part) {
-      const { nRead } = part
       const store = storing(step, part)
       const choose = chooser(step, part, { r, k, nLocal: Math.floor(k * local) })
       return (kept, projected) => {
         const mean = store(kept, projected)
         const columns = columnsOf(part, kept.layer.il)
-        return readsAll(nRead, columns) ? readByProducts(step, kept) : readChosen(step, kept, { ...choose(kept, columns), mean })
+        return readsAll(part, columns) ? readByProducts(step, kept) : readChosen(step, kept, { ...choose(kept, columns), mean })
       }
     },
     /** A key with its value counts 1, a component of a key 1/2d: so 2·d times this is the traffic of keys and values. */
     keysRead(il, { cache, nTokens, nRead }) {
       const columns = columnsOf({ cache }, il)
       const nRows = cache.rows.nRows + nTokens
-      if (readsAll(nRead, columns)) return keysDense(cache.rows.nRows, nTokens)
+      if (readsAll({ cache, nRead }, columns)) return keysDense(cache.rows.nRows, nTokens)
       return Math.round(Math.min(k, nRows) + (nRows * nGuessed(columns)) / (2 * width))
     },
   }
@@ -144,7 +147,10 @@ function chooser(
   const { headDim: d, nHead: H, nHeadKv: G } = shape
   const group = H / G
   const ones = g.input(F32, [1, group, G], (data) => data.fill(1))
-  const unit = g.input(F32, [d, d], (data) => data.forEach((_, i) => (data[i] = i % (d + 1) === 0 ? 1 : 0)))
+  const unit = g.input(F32, [d, d], (data) => {
+    data.fill(0)
+    for (let i = 0; i < d; i++) data[i * (d + 1)] = 1
+  })
   const newest = newestRows(g, part, nLocal)
   /** More than any sum of probabilities. */
   const most = nLocal === 0 ? null : g.input(F32, [1, nLocal, G], (data) => data.fill(2 * group))

@@ -28,9 +28,10 @@ interface Options {
   readonly k: number
   readonly local: number
   readonly store: 'twice' | 'once'
+  readonly from: number
   readonly realloc: boolean
 }
-const DEFAULTS: Options = { r: 8, k: 40, local: 0.25, store: 'twice', realloc: true }
+const DEFAULTS: Options = { r: 8, k: 40, local: 0.25, store: 'twice', from: 0, realloc: true }
 
 const sum = (list: ArrayLike<number>) => Array.from(list).reduce((a, b) => a + b, 0)
 const largest = (list: ArrayLike<number>, n: number) =>
@@ -106,7 +107,7 @@ function expectedOutputs(oracle: Oracle, from: number, options: Options, type: n
       const kv = Math.floor(h / (oracle.shape.nHead / oracle.shape.nHeadKv))
       const tiles = roundUp(t + 1, TILE)
       const c = options.store === 'twice' ? options.r : d
-      const isAll = options.k + (tiles * c) / (2 * d) >= tiles
+      const isAll = t < options.from || options.k + (tiles * c) / (2 * d) >= tiles
       const used = isAll ? { ...options, r: d, k: t + 1 } : options
       const held = {
         q: oracle.group(kv).map((head) => oracle.rotate(oracle.q[t]![head]!, t)),
@@ -153,6 +154,7 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     ['one component, one key', { r: 1, k: 1 }],
     ['all components: the best keys themselves', { r: shape.headDim, k: 30 }],
     ['nearly all keys', { r: 5, k: 290 }],
+    ['choosing among more than 308 keys', { from: 308 }],
   ] as const)('is what it says: %s', async (_, { type = F32, ...changed }: Partial<Options> & { type?: number }) => {
     const options = { ...DEFAULTS, ...changed }
     using layer = new TestLayer(settingOf(options), shape, type)
@@ -267,9 +269,9 @@ describe('what sparq reads', () => {
 
   it('is S·r + 2k·d + 4d elements per KV head, and d for the second copy of a key', async () => {
     const shape = { nHead: 8, nHeadKv: 2, headDim: 64 }
-    const [S, r, k, d, G] = [512, 16, 50, 64, 2]
+    const [S, r, k, d, G] = [1024, 16, 50, 64, 2]
     const long = normals(N_EMBD * S, 5)
-    using layer = new TestLayer({ method: 'sparq', r, k }, shape, F16)
+    using layer = new TestLayer({ method: 'sparq', r, k, from: 0 }, shape, F16)
     using cache = layer.newCache(1024)
     await layer.attend([{ cache, x: long.subarray(0, (S - 1) * N_EMBD) }])
     const { mean } = cache.layers[0]!.stores
