@@ -14,6 +14,11 @@ export interface CacheTypes {
   readonly v: number
 }
 
+/** Rows that a read is rounded up to; recording a graph again costs a tenth of a short step. */
+const READ_STEP = 256
+const SHORT_STEP = 64
+const SHORT_ROWS = 512
+
 /** Normed residual f32[nEmbd, nTokens] → what is added to the residual, of the same shape. */
 export type Attend = (layer: AttentionLayer, x: Tensor) => Tensor
 
@@ -22,11 +27,13 @@ export class Attention {
   readonly spec: string
   readonly #keep: Keep
   readonly #read: Read
+  readonly #wholeTiles: boolean
 
   constructor(spec: string, { keep = keepAll, read = readAll }: { readonly keep?: Keep; readonly read?: Read }) {
     this.spec = spec
     this.#keep = keep
     this.#read = read
+    this.#wholeTiles = keep.readsTiles === true || read.readsTiles === true
   }
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
@@ -60,9 +67,10 @@ export class Attention {
     return this.#keep.mostTokens?.(cache) ?? Infinity
   }
 
-  /** Rows that a read covers with `nTokens` more. */
+  /** Rows that a read covers with `nTokens` more: rounded up, so that a decode graph serves many steps. */
   nRead({ rows }: SequenceCache, nTokens: number): number {
-    return roundUp(Math.max(rows.nHigh, rows.nRows + nTokens), TILE)
+    const nRows = Math.max(rows.nHigh, rows.nRows + nTokens)
+    return roundUp(nRows, this.#wholeTiles ? TILE : nRows <= SHORT_ROWS ? SHORT_STEP : READ_STEP)
   }
 
   /** Parts with equal keys can be computed by the same graph. */

@@ -14,9 +14,10 @@ import type { Kept, ReadResult, Step, StepPart } from './method.ts'
 import { ungroupHeads } from './pieces.ts'
 
 /** Probabilities of a block. */
-const BLOCK_BYTES = 16 * 2 ** 20
-/** Queries of a block: keys that lie in the future of all of them are not computed. */
-const MOST_QUERIES = 128
+const BLOCK_BYTES = 8 * 2 ** 20
+/** Queries of a block: keys that lie in the future of all of them are not computed, but for what makes rows even. */
+const MOST_QUERIES = 64
+const ROW_STEP = 32
 /** Blocks that a part may take per layer, where heads are fewer. */
 const MOST_BLOCKS = 128
 const MOST_TOKENS = 1024
@@ -68,7 +69,7 @@ export function readPrompt(step: Step, { cache, nTokens: n }: StepPart, { kept, 
     for (let end = n; end > 0;) {
       const nq = Math.min(nQueries, end)
       const from = end - nq
-      const m = roundUp(nRows + end, TILE)
+      const m = roundUp(nRows + end, ROW_STEP)
       // The query heads of a KV head beside each other, tokens first.
       const some = g.view(q, [d, group * h, nq, 1], [q.nb[1], q.nb[2], q.nb[3]], from * q.nb[2] + head * group * q.nb[1])
       const queries = g.reshape(g.cont(g.permute(some, 0, 2, 1, 3)), d, nq * group, h)
@@ -90,10 +91,11 @@ export function readPrompt(step: Step, { cache, nTokens: n }: StepPart, { kept, 
   return ungroupHeads(step, g.reshape(all, d, n * group, G), n)
 }
 
-/** The first values of some heads, contiguous over tokens: [nRead, d, nHeads]. */
+/** The first values of some heads, contiguous over tokens: [nRead or more, d, nHeads]. */
 function valuesOf(g: Step['g'], v: Store, { nRead, head, nHeads }: { nRead: number; head: number; nHeads: number }): Tensor {
   const { order, width } = v.layout
-  const all = order === 'columns' ? v.columns(g, nRead) : v.rows(g, nRead)
+  const n = order === 'columns' ? roundUp(nRead, TILE) : nRead
+  const all = order === 'columns' ? v.columns(g, n) : v.rows(g, n)
   const last = order === 'columns' ? 3 : 2
   const [a, b, c, d] = all.ne
   const some = g.view(
@@ -103,7 +105,7 @@ function valuesOf(g: Step['g'], v: Store, { nRead, head, nHeads }: { nRead: numb
     head * all.nb[last],
   )
   const turned = order === 'columns' ? g.permute(some, 0, 2, 1, 3) : g.permute(some, 1, 0, 2, 3)
-  return g.reshape(g.cont(turned), nRead, width, nHeads)
+  return g.reshape(g.cont(turned), n, width, nHeads)
 }
 
 /** Records into a graph what every key gets; `width` numbers per key: one of all query heads, or one of each. */

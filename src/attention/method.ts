@@ -37,7 +37,7 @@ export interface StepPart {
   readonly cache: SequenceCache
   readonly first: number
   readonly nTokens: number
-  /** Rows a read covers: those touched so far and the new ones, rounded up to whole tiles. */
+  /** Rows a read covers: those touched so far and the new ones, rounded up. */
   readonly nRead: number
 }
 
@@ -94,6 +94,8 @@ export interface Read {
   stores?(shape: ModelShape, il: number, keys: StoredKeys): { readonly [name: string]: StoreLayout }
   /** How layer `il` wants its values stored. */
   valueOrder(il: number): StoreLayout['order']
+  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
+  readonly readsTiles?: boolean
   /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
   readonly readsPrompts: boolean
   /** What of the cache changes the graph, besides the number of rows. */
@@ -123,6 +125,8 @@ export interface Keep {
   stores?(shape: ModelShape): { readonly [name: string]: StoreLayout }
   /** Tokens that a part may bring at most. */
   mostTokens?(cache: SequenceCache): number
+  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
+  readonly readsTiles?: boolean
   /** True if it reads prompts itself, where a plain read of what is kept would not be right or not tell enough. */
   readonly readsPrompts?: boolean
   /** What of the cache changes the graph, besides the number of rows. */

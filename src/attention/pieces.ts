@@ -103,7 +103,7 @@ const LEAST_PIECE = 4096
 export function weighStored(step: Step, p: Tensor, v: Store): Tensor {
   const { g } = step
   const [m, , G] = p.ne
-  if (v.layout.order === 'columns') return weigh(step, p, v.columns(g, m))
+  if (v.layout.order === 'columns') return weighColumns(step, p, v)
   const rows = v.rows(g, m)
   const size = Math.max(LEAST_PIECE, roundUp(m / MOST_PIECES, TILE))
   let sum: Tensor | null = null
@@ -117,14 +117,34 @@ export function weighStored(step: Step, p: Tensor, v: Store): Tensor {
   return sum!
 }
 
+/** Σ_row p · v: probabilities f32[m, n · g, G] over values in columns → f32[d, n · g, G]. */
+function weighColumns(step: Step, p: Tensor, v: Store): Tensor {
+  const { g } = step
+  const m = p.ne[0]
+  const nTiles = Math.floor(m / TILE)
+  const rest = m - nTiles * TILE
+  const from = (at: number, n: number) => g.view(p, [n, p.ne[1], p.ne[2], 1], [p.nb[1], p.nb[2], p.nb[3]], at * p.nb[0])
+  const ofRest = () => weighOne(step, from(nTiles * TILE, rest), v.startOfTile(g, nTiles, rest))
+  if (nTiles === 0) return ofRest()
+  const ofTiles = weigh(step, rest === 0 ? p : from(0, nTiles * TILE), v.columns(g, nTiles * TILE))
+  return rest === 0 ? ofTiles : g.add(ofTiles, ofRest())
+}
+
 /** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */
 export function weigh(step: Step, p: Tensor, columns: Tensor): Tensor {
   const { g } = step
   const [m, rows, G] = p.ne
-  const tiles = g.permute(g.reshape(p, TILE, m / TILE, rows, G), 0, 2, 1, 3)
-  const perTile = product(step, columns, tiles) // f32[d, rows, m / TILE, G]
-  if (m === TILE) return g.reshape(perTile, columns.ne[1], rows, G)
+  if (m === TILE) return weighOne(step, p, columns)
+  const tiles = g.view(p, [TILE, m / TILE, rows, G], [TILE * p.nb[0], p.nb[1], p.nb[2]])
+  const perTile = product(step, columns, g.permute(tiles, 0, 2, 1, 3)) // f32[d, rows, m / TILE, G]
   return g.reshape(g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3))), columns.ne[1], rows, G)
+}
+
+/** The same over one tile, or some tokens of one: `[m, d, 1, G]`. */
+function weighOne(step: Step, p: Tensor, columns: Tensor): Tensor {
+  const [m, rows, G] = p.ne
+  const one = step.g.view(p, [m, rows, 1, G], [p.nb[1], p.nb[2], p.nb[2]])
+  return step.g.reshape(product(step, columns, one), columns.ne[1], rows, G)
 }
 
 /**
@@ -138,10 +158,27 @@ export function product({ g, shape }: Step, a: Tensor, b: Tensor): Tensor {
   return g.reshape(g.mulMat(a, single), a.ne[1], rows, t, G)
 }
 
-/** Scores of queries f32[d, n · g, G] and keys `[d, m, G]`: f32[m, n · g, G]. */
+/** Keys per product of a single query. */
+const KEYS = 16
+
+/**
+ * Scores of queries f32[d, n · g, G] and keys `[d, m, G]`: f32[m, n · g, G].
+ *
+ * ggml hands threads 16 rows of a product at a time. With keys as rows, threads take turns every 64 bytes of the scores, and
+ * lines of memory travel between their caches all the time: two threads are then no faster than one. A single query is
+ * therefore multiplied with keys in groups of 16, each group a matrix of its own, of which threads take 16 at a time; the
+ * query stands for all of its repetitions.
+ */
 export function scoresOf(step: Step, k: Tensor, q: Tensor): Tensor {
-  const { g } = step
+  const { g, shape } = step
   const [d, m, G] = k.ne
-  const keys = g.view(k, [d, m, 1, G], [k.nb[1], k.nb[2], k.nb[2]])
-  return g.reshape(product(step, keys, g.reshape(q, d, q.ne[1], 1, G)), m, q.ne[1], G)
+  const rows = q.ne[1]
+  const H = rows * G
+  if (H !== shape.nHead || m % KEYS !== 0 || k.type !== F16) {
+    const keys = g.view(k, [d, m, 1, G], [k.nb[1], k.nb[2], k.nb[2]])
+    return g.reshape(product(step, keys, g.reshape(q, d, rows, 1, G)), m, rows, G)
+  }
+  const groups = g.view(k, [d, KEYS, m / KEYS, G], [k.nb[1], KEYS * k.nb[1], k.nb[2]])
+  const queries = g.stretch(g.reshape(g.cast(q, F16), d, 1, 1, H), m / KEYS)
+  return g.reshape(g.mulMat(groups, queries), m, rows, G)
 }

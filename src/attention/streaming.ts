@@ -15,7 +15,7 @@ import { z } from 'zod'
 import { F16, F32, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { Keep, KeepMethod, Kept, Step, StepPart } from './method.ts'
-import { groupHeads, rotate, softmax, ungroupHeads, weigh, writer } from './pieces.ts'
+import { groupHeads, rotate, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
 
 const options = z.object({
   sink: z.number().int().min(0).max(4096).default(4).describe('first tokens that always stay (tokens)'),
@@ -98,7 +98,7 @@ function keep(sink: number, window: number): Keep {
           const scores = g.mulMat(kept.k, groupHeads(step, kept.q)) // [nRead, n · g, G]
           const all = sink === 0 ? scores : withSinks(step, scores, { kept, sink, q: rotate(step, kept.layer, q, sinkPlaces) })
           const p = softmax(step, all, mask, nTokens)
-          return { o: ungroupHeads(step, weigh(step, p, kept.v.columns(g, nRead)), nTokens), p: { values: p, index: null } }
+          return { o: ungroupHeads(step, weighStored(step, p, kept.v), nTokens), p: { values: p, index: null } }
         },
       }
     },

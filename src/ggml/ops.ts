@@ -2,6 +2,7 @@
  * ggml's operations as methods, under their C names without the prefix. Each checks its shapes in TypeScript first,
  * for ggml aborts the process where they do not fit, and each knows the shape of its result without asking C.
  */
+import koffi from 'koffi'
 import type { Pointer } from './bindings.ts'
 import { ggml } from './library.ts'
 import { check, elementBytes, isContiguous, nElements, type Shape, shapeOf, stridesOf, type Tensor } from './tensor.ts'
@@ -20,6 +21,10 @@ export interface RopeParams {
   readonly betaFast: number
   readonly betaSlow: number
 }
+
+/** `offsetof(struct ggml_tensor, …)` of the pinned version; elements of 8 bytes. */
+const NE_OFFSET = 16
+const NB_OFFSET = 48
 
 export class Ops {
   protected readonly api: ReturnType<typeof ggml> = ggml()
@@ -116,7 +121,7 @@ export class Ops {
   mulMat(a: Tensor, b: Tensor): Tensor {
     const fits = a.ne[0] === b.ne[0] && b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0
     const straight = a.nb[0] === elementBytes(a.type) && a.nb[0] <= a.nb[1] && b.nb[0] === elementBytes(b.type)
-    check(fits && straight && b.type === F32, 'mulMat', a, b)
+    check(fits && straight && (b.type === F32 || (b.type === F16 && a.type === F16)), 'mulMat', a, b)
     return this.made(this.api.ggml_mul_mat(this.context, a.ptr, b.ptr), F32, [a.ne[1], b.ne[1], b.ne[2], b.ne[3]])
   }
 
@@ -258,6 +263,18 @@ export class Ops {
     const last = offset + Math.max(span(a.type, ne, strides), span(a.type, ne, stridesOf(a.type, ne)))
     check(offset >= 0 && last <= span(a.type, a.ne, a.nb), `view of [${ne.join(',')}] at ${offset}`, a)
     return this.made(this.api.ggml_view_4d(this.context, a.ptr, ...ne, ...nb, offset), a.type, ne, strides)
+  }
+
+  /**
+   * a[m, 1, 1, k] as if it were repeated n times in dimension 2: [m, 1, n, k], a window with a stride of 0. For operations that
+   * read through strides. ggml's own view wants room for all elements, so the repetition is written into the finished one.
+   */
+  stretch(a: Tensor, n: number): Tensor {
+    check(a.ne[1] === 1 && a.ne[2] === 1, 'stretch', a)
+    const t = this.view(a, a.ne, [a.nb[1], a.nb[2], a.nb[3]])
+    koffi.encode(t.ptr, NE_OFFSET + 8 * 2, 'int64_t', n)
+    koffi.encode(t.ptr, NB_OFFSET + 8 * 2, 'size_t', 0)
+    return this.made(t.ptr, a.type, [a.ne[0], 1, n, a.ne[3]], [a.nb[0], a.nb[1], 0, a.nb[3]])
   }
 
   /** Dimension i of a becomes dimension `axes[i]`; no data moves. */

@@ -24,6 +24,7 @@ export class Store {
   /** `rows`: `[width, capacity, nHead]`; `columns`: `[TILE, width, capacity / TILE, nHead]`. */
   readonly tensor: Tensor
   readonly #place: Place
+  #data: Uint8Array | Uint16Array | Float32Array | null = null
 
   /** `capacity` is a multiple of {@link CAPACITY_STEP}. */
   constructor(layout: StoreLayout, capacity: number, place: Place) {
@@ -102,6 +103,12 @@ export class Store {
     return g.cont(g.permute(tiles, 1, 0, 2, 3))
   }
 
+  /** The first `n` tokens of tile `i`: `[n, width, 1, nHead]`. Stored columns only. */
+  startOfTile(g: Graph, i: number, n: number): Tensor {
+    const { nb } = this.tensor
+    return g.view(this.tensor, [n, this.layout.width, 1, this.layout.nHead], [nb[1], nb[2], nb[3]], i * nb[2])
+  }
+
   bytesHeld(nRows: number): number {
     return residentBytes(this.layout, nRows)
   }
@@ -118,6 +125,10 @@ export class Store {
 
   /** The memory itself, as elements of the type's size. Only between computations. */
   data(): Uint8Array | Uint16Array | Float32Array {
+    return (this.#data ??= this.#view())
+  }
+
+  #view(): Uint8Array | Uint16Array | Float32Array {
     const memory = koffi.view(this.#place.memory.at + BigInt(this.#place.offset), nBytes(this.tensor))
     const element = this.tensor.nb[0]
     return element === 4 ? new Float32Array(memory) : element === 2 ? new Uint16Array(memory) : new Uint8Array(memory)
