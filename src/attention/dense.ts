@@ -9,7 +9,7 @@
  *   transposed once per layer and step; for hundreds of queries that is about a hundredth of the work.
  */
 import { type Keep, keysDense, type Kept, type Read, type ReadResult, type Step } from './method.ts'
-import { causalMask, groupHeads, scoresOf, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
+import { groupHeads, keptInPlace, scoresOf, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles (64 queries each) and is the faster way. */
 const FLASH_QUERIES = 64
@@ -20,17 +20,7 @@ export const keepAll: Keep = {
   needsProbabilities: false,
   isEndless: false,
   nRows: (nCtx) => nCtx,
-  start(step, part) {
-    const write = writer(step, part, false)
-    const mask = causalMask(step, part)
-    return {
-      kept(layer, { v, rotated }) {
-        const stored = part.cache.layers[layer.il]!
-        write(stored, rotated.k, v)
-        return { layer, q: rotated.q, k: stored.k.rows(step.g, part.nRead), v: stored.v, mask, nRead: part.nRead }
-      },
-    }
-  },
+  start: (step, part) => ({ kept: keptInPlace(step, part, false) }),
 }
 
 /** Every query reads every kept row before it. */

@@ -26,7 +26,7 @@ import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { ColumnSums, mostTokens, promptNodes, readPrompt } from './column-sums.ts'
 import type { Keep, KeepMethod } from './method.ts'
-import { causalMask, writer } from './pieces.ts'
+import { keptInPlace } from './pieces.ts'
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const
 const AMOUNT = /^(\d+(?:\.\d+)?)(%|KiB|MiB|GiB)$/
@@ -106,19 +106,12 @@ function h2oKeep(chosen: Options, shape: ModelShape): Keep {
     graphKey: ({ rows }, nTokens) => `${rows.isIdentity}:${nTokens > 1 ? rows.nRows : ''}`,
 
     start(step, part) {
-      const { g } = step
       const { cache, nRead } = part
-      const write = writer(step, part, !cache.rows.isIdentity)
-      // At most one row is free (settle), and the first new token takes it: rows in use lie together whatever was dropped.
-      const mask = causalMask(step, part)
       const sums = new ColumnSums(step, width)
       const freshOf = (il: number) => cache.layers[il]!.stores['fresh']!
       return {
-        kept(layer, { v, rotated }) {
-          const stored = cache.layers[layer.il]!
-          write(stored, rotated.k, v)
-          return { layer, q: rotated.q, k: stored.k.rows(g, nRead), v: stored.v, mask, nRead }
-        },
+        // At most one row is free (settle), and the first new token takes it: rows in use lie together whatever was dropped.
+        kept: keptInPlace(step, part, !cache.rows.isIdentity),
         read: (kept) => ({ o: readPrompt(step, part, { kept, sums, into: freshOf(kept.layer.il) }), p: null }),
         observe: (il, p) => sums.store(freshOf(il), p, nRead),
       }

@@ -6,7 +6,7 @@ import { roundUp, TILE } from '../kv/layout.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { linear, type Linear } from '../nn/linear.ts'
-import type { AttentionLayer, Step, StepPart } from './method.ts'
+import type { AttentionLayer, KeepLayer, Step, StepPart } from './method.ts'
 
 /** x f32[nEmbd, n] → f32[d, heads, n]. */
 export function project({ g, shape }: Step, weights: Linear, x: Tensor): Tensor {
@@ -72,6 +72,21 @@ export function causalMask({ g }: Step, { cache, nTokens, nRead }: StepPart): Te
       mask.fill(F16_MINUS_INFINITY, query * nRead + visible, (query + 1) * nRead)
     }
   })
+}
+
+/**
+ * What there is to read where keys stand at their own positions, the new ones written. `perHead` as in {@link writer}; the rows
+ * in use must lie together from 0 on.
+ */
+export function keptInPlace(step: Step, part: StepPart, perHead: boolean): KeepLayer['kept'] {
+  const { cache, nRead } = part
+  const write = writer(step, part, perHead)
+  const mask = causalMask(step, part)
+  return (layer, { v, rotated }) => {
+    const stored = cache.layers[layer.il]!
+    write(stored, rotated.k, v)
+    return { layer, q: rotated.q, k: stored.k.rows(step.g, nRead), v: stored.v, mask, nRead }
+  }
 }
 
 /** f32[d, H, n] → f32[d, n · g, G]: the query heads of a KV head as rows beside each other, tokens first. */

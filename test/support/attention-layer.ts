@@ -1,6 +1,7 @@
 /** One attention layer with random weights, computed by a method on one or more sequences, and by plain float64 loops. */
 import { type Attention, startStep } from '../../src/attention/attention.ts'
-import type { Step } from '../../src/attention/method.ts'
+import { METHODS } from '../../src/attention/index.ts'
+import type { AnyMethod, Step } from '../../src/attention/method.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
 import { Backend } from '../../src/ggml/backend.ts'
@@ -28,9 +29,9 @@ export class TestLayer implements Disposable {
   readonly #scratch: Scratch = new Scratch(this.#backend.bufferType)
   readonly weights: Record<'q' | 'k' | 'v' | 'output', Float32Array>
 
-  constructor(setting: AttentionSetting, shape: LayerShape, type: number) {
+  constructor(setting: AttentionSetting, shape: LayerShape, type: number, methods: readonly AnyMethod[] = METHODS) {
     this.shape = shape
-    this.attention = attentionFor(setting, this.modelShape)
+    this.attention = attentionFor(setting, this.modelShape, methods)
     this.#type = type
     const { nHead, nHeadKv, headDim } = shape
     const matrix = (n: number, m: number, seed: number) => normals(n * m, seed).map((w) => w / Math.sqrt(n))

@@ -1,0 +1,137 @@
+/**
+ * How well facts hidden in a long text are found under each setting of attention: prints markdown.
+ * `npx tsx scripts/recall.ts [tokens,…] [texts]`: lengths of the texts, and how many of each (default 512,1024,2048 and 12).
+ *
+ * Texts are paragraphs the model never saw with a fact in about every 64 tokens. Of each text several facts are asked, every
+ * setting the same ones; an answer counts if it says all of the fact. "Early" facts stand in the first half of a text.
+ */
+import { readFileSync } from 'node:fs'
+import { load, type Model } from '../src/index.ts'
+import { random as seeded } from '../src/engine/random.ts'
+
+const TOKENS_PER_FACT = 64
+const QUESTIONS = 8
+const ADJECTIVES = 'calm brave quiet silver golden gentle clever ancient bright cold red blue green small old young'.split(' ')
+const NOUNS = 'otter fox falcon tiger badger raven heron wolf owl bear lynx eagle rabbit turtle whale sparrow'.split(' ')
+const NAMES = 'Nora Anna Ben Clara David Emma Felix Hanna Ivan Julia Leo Maria Oscar Paul Rosa Tom'.split(' ')
+const THINGS = 'lamp key map book coin ring clock rope knife letter'.split(' ')
+const ROOMS = 'attic cellar garden kitchen garage library'.split(' ')
+
+interface Fact {
+  readonly line: string
+  readonly question: string
+  readonly answer: string
+}
+
+interface Case {
+  readonly document: string
+  readonly asked: readonly { readonly fact: Fact; readonly isEarly: boolean }[]
+}
+
+/** Settings for a text of `T` tokens; shares are of the keys that dense attention reads for its last token. */
+function settings(T: number): [string, string | object][] {
+  const shares = [2, 4, 8].map((part) => [part, Math.floor(T / part)] as const)
+  const budget = (half: number) => ({ k: half, window: half, dense_layers: 0 })
+  return [
+    ['dense', 'dense'],
+    ...shares.map(([part, n]): [string, object] => [`streaming, 1/${part}`, { method: 'streaming', sink: 4, window: n - 4 }]),
+    ...shares.map(([part, n]): [string, object] => [`h2o, 1/${part}`, { method: 'h2o', budget: n }]),
+    ...shares.map(([part, n]): [string, object] => [`sparq r 16, 1/${part}`, { method: 'sparq', r: 16, k: n, from: 0 }]),
+    ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, { method: 'hip', ...budget(Math.floor(n / 2)) }]),
+    ['hip, block_q 1, 1/4', { method: 'hip', ...budget(Math.floor(T / 8)), block_q: 1, stride_q: 1 }],
+    ['hip, 3 dense layers, 1/8', { method: 'hip', ...budget(Math.floor(T / 16)), dense_layers: 3 }],
+    ['streaming, 1/2 + sparq r 16, 1/4', [
+      { method: 'streaming', sink: 4, window: Math.floor(T / 2) - 4 },
+      { method: 'sparq', r: 16, k: Math.floor(T / 4), from: 0 },
+    ]],
+    ['h2o, 1/2 + hip, 1/4', [
+      { method: 'h2o', budget: Math.floor(T / 2) },
+      { method: 'hip', ...budget(Math.floor(T / 8)) },
+    ]],
+  ]
+}
+
+function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T: number; seed: number }): Case {
+  const random = seeded(seed)
+  const below = (n: number) => Math.floor(random() * n)
+  const pick = <X>(list: readonly X[]): X => list[below(list.length)]!
+  const used = new Set<string>()
+  const newFact = (): Fact => {
+    for (;;) {
+      const [who, thing] = [`${pick(ADJECTIVES)} ${pick(NOUNS)}`, pick(THINGS)]
+      const [name, room] = [pick(NAMES), `${pick(ADJECTIVES)} ${pick(ROOMS)}`]
+      const isCode = below(2) === 0
+      const key = isCode ? who : `${name} ${thing}`
+      if (used.has(key)) continue
+      used.add(key)
+      const code = String(10_000 + below(90_000))
+      return isCode
+        ? { line: `The access code for the ${who} is ${code}.`, question: `What is the access code for the ${who}?`, answer: code }
+        : { line: `${name} keeps the ${thing} in the ${room}.`, question: `Where does ${name} keep the ${thing}?`, answer: room }
+    }
+  }
+  const lines: string[] = []
+  const facts: Fact[] = []
+  const room = T - 32 // for the question and the template
+  for (let at = below(paragraphs.length), n = 0; ; at++) {
+    const isFact = n >= facts.length * TOKENS_PER_FACT
+    const fact = isFact ? newFact() : null
+    const line = fact ? fact.line : paragraphs[at % paragraphs.length]!
+    n += model.countTokens(`${line}\n`)
+    if (n > room) break
+    lines.push(line)
+    if (fact) facts.push(fact)
+  }
+  const asked = Array.from({ length: QUESTIONS }, (_, i) => Math.floor(((i + 0.5) * facts.length) / QUESTIONS))
+  return {
+    document: lines.join('\n'),
+    asked: asked.map((i) => ({ fact: facts[i]!, isEarly: i < facts.length / 2 })),
+  }
+}
+
+const lengths = (process.argv[2] ?? '512,1024,2048').split(',').map(Number)
+const nTexts = Number(process.argv[3] ?? 12)
+const paragraphs = readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8')
+  .split(/\n+/)
+  .filter((line) => line.length > 20 && line.length < 300)
+
+await using model = await load(undefined, { nThreads: 1 })
+for (const T of lengths) {
+  const cases = Array.from({ length: nTexts }, (_, i) => makeCase(model, paragraphs, { T, seed: 1000 * T + i }))
+  console.log(`\n${T} tokens, ${nTexts * QUESTIONS} questions\n`)
+  console.log('| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |')
+  let dense: boolean[] = []
+  for (const [name, attention] of settings(T)) {
+    const right: boolean[] = []
+    const early: boolean[] = []
+    let density = 0
+    for (const { document, asked } of cases) {
+      for (const { fact, isEarly } of asked) {
+        const messages = [{ role: 'user' as const, content: `${document}\n${fact.question}` }]
+        const { text, usage } = await model.complete({ messages, attention: attention as string, temperature: 0, maxTokens: 32 })
+        right.push(text.includes(fact.answer))
+        early.push(isEarly)
+        density += usage.attention.density
+      }
+    }
+    if (name === 'dense') dense = right
+    const share = (keep: (i: number) => boolean) => {
+      const some = right.filter((_, i) => keep(i))
+      return some.filter(Boolean).length / some.length
+    }
+    const percent = (x: number) => (100 * x).toFixed(1)
+    const all = share(() => true)
+    const onlyHere = right.filter((r, i) => r && !dense[i]).length
+    const onlyDense = right.filter((r, i) => !r && dense[i]).length
+    const cells = [
+      name,
+      percent(all),
+      percent(share((i) => early[i]!)),
+      percent(share((i) => !early[i]!)),
+      percent(all - dense.filter(Boolean).length / dense.length),
+      `${onlyHere}, ${onlyDense}`,
+      `${percent(density / right.length)} %`,
+    ]
+    console.log(`| ${cells.join(' | ')} |`)
+  }
+}

@@ -1,0 +1,167 @@
+/** What every method, and every pair that may work together, holds to (design: seven properties). */
+import { describe, expect, it } from 'vitest'
+import type { AnyMethod } from '../../src/attention/method.ts'
+import type { AttentionSetting } from '../../src/core/request.ts'
+import { F16, F32 } from '../../src/ggml/types.ts'
+import type { SequenceCache } from '../../src/kv/cache.ts'
+import { TestLayer } from './attention-layer.ts'
+import { relativeError, TOLERANCE } from './close.ts'
+import { type LayerShape, N_EMBD } from './layer-shape.ts'
+import { normals } from './random.ts'
+import { mappedResidentBytes } from './smaps.ts'
+
+export const SHAPES = [
+  { nHead: 4, nHeadKv: 4, headDim: 32 },
+  { nHead: 8, nHeadKv: 2, headDim: 64 },
+  { nHead: 3, nHeadKv: 1, headDim: 80 },
+  { nHead: 2, nHeadKv: 2, headDim: 128 },
+]
+const PROMPT = 301
+const T = PROMPT + 30
+const x = normals(N_EMBD * T, 21)
+const tokens = (from: number, to: number) => x.subarray(from * N_EMBD, to * N_EMBD)
+
+export const settingOf = (methods: readonly AnyMethod[], kind: 'exactFor' | 'tightFor'): AttentionSetting =>
+  methods.map((method) => ({ method: method.name, ...method[kind](T) }))
+
+/** Reads a prompt in pieces of at most `size(at)` tokens. */
+async function readPrompt(
+  layer: TestLayer,
+  cache: SequenceCache,
+  size: (at: number) => number,
+  nPrompt = PROMPT,
+): Promise<number[]> {
+  const outputs: number[] = []
+  for (let at = 0; at < nPrompt;) {
+    const n = Math.min(size(at), nPrompt - at, layer.attention.mostTokens(cache))
+    const [o] = await layer.attend([{ cache, x: tokens(at, at + n) }], at + n === nPrompt)
+    outputs.push(...o!)
+    at += n
+    cache.checkIntegrity()
+  }
+  return outputs
+}
+
+async function decode(layer: TestLayer, cache: SequenceCache, from: number, to: number): Promise<number[]> {
+  const outputs: number[] = []
+  for (let at = from; at < to; at++) outputs.push(...(await layer.attend([{ cache, x: tokens(at, at + 1) }]))[0]!)
+  return outputs
+}
+
+/** The suite for `settings`, lists of methods that work together; `known` are the methods that settings may name. */
+export function conforms(settings: readonly (readonly AnyMethod[])[], known: readonly AnyMethod[]): void {
+  const layerOf = (setting: AttentionSetting, shape: LayerShape, type: number) => new TestLayer(setting, shape, type, known)
+  describe.each(settings.map((methods) => ({ name: methods.map(({ name }) => name).join('+'), methods })))(
+    '$name',
+    ({ methods }) => {
+      describe.each(SHAPES)('$nHead heads on $nHeadKv of $headDim', (shape) => {
+        it.each([
+          ['f32', F32, TOLERANCE.f32],
+          ['f16', F16, 4 * TOLERANCE.f16],
+        ] as const)('1: enough budget equals dense, over a %s cache', async (_, type, tolerance) => {
+          using layer = layerOf(settingOf(methods, 'exactFor'), shape, type)
+          const expected = layer.oracle(x).dense()
+          using cache = layer.newCache(1024)
+          const outputs = [...(await readPrompt(layer, cache, () => 512)), ...(await decode(layer, cache, PROMPT, T))]
+          expect(relativeError(outputs, expected)).toBeLessThan(tolerance)
+          using one = layer.newCache(1024)
+          expect(relativeError(await decode(layer, one, 0, 80), expected.subarray(0, 80 * N_EMBD))).toBeLessThan(tolerance)
+        })
+
+        it('2: it does not matter in which chunks a prompt is read', async () => {
+          using layer = layerOf(settingOf(methods, 'tightFor'), shape, F32)
+          using whole = layer.newCache(1024)
+          using pieces = layer.newCache(1024)
+          const expected = [...(await readPrompt(layer, whole, () => 512)), ...(await decode(layer, whole, PROMPT, T))]
+          const actual = [
+            ...(await readPrompt(layer, pieces, (at) => (at < 128 ? 64 : 67))),
+            ...(await decode(layer, pieces, PROMPT, T)),
+          ]
+          expect(relativeError(actual, expected)).toBeLessThan(TOLERANCE.f32)
+        })
+
+        it('3: neighbours do not matter', async () => {
+          using layer = layerOf(settingOf(methods, 'tightFor'), shape, F32)
+          using alone = layer.newCache(1024)
+          using left = layer.newCache(1024)
+          using right = layer.newCache(1024)
+          await readPrompt(layer, alone, () => 128)
+          await readPrompt(layer, left, () => 128)
+          await readPrompt(layer, right, () => 128, 100)
+          const [expected] = await layer.attend([{ cache: alone, x: tokens(PROMPT, PROMPT + 1) }])
+          const [, actual] = await layer.attend([
+            { cache: right, x: tokens(100, 101) },
+            { cache: left, x: tokens(PROMPT, PROMPT + 1) },
+          ])
+          expect(relativeError(actual!, expected!)).toBeLessThan(1e-5)
+        })
+
+        it('4: no output sees a later token', async () => {
+          using layer = layerOf(settingOf(methods, 'tightFor'), shape, F32)
+          const n = 200
+          const first = Math.min(n, layer.attention.mostTokens(layer.newCache(256)))
+          const changed = x.slice(0, first * N_EMBD)
+          changed.fill(1, (first - 10) * N_EMBD)
+          using one = layer.newCache(1024)
+          using other = layer.newCache(1024)
+          const [a] = await layer.attend([{ cache: one, x: tokens(0, first) }])
+          const [b] = await layer.attend([{ cache: other, x: changed }])
+          const before = (first - 10) * N_EMBD
+          expect(relativeError(a!.subarray(0, before), b!.subarray(0, before))).toBeLessThan(1e-5)
+          expect(a!.subarray(before)).not.toEqual(b!.subarray(before))
+        })
+
+        it.skipIf(process.platform !== 'linux')('5: it holds the bytes it declares, and gives them back', async () => {
+          using layer = layerOf(settingOf(methods, 'tightFor'), shape, F32)
+          const cache = layer.newCache(4096)
+          await readPrompt(layer, cache, () => 128)
+          await decode(layer, cache, PROMPT, PROMPT + 3)
+          // Whole pages may be fewer: what is read but never written takes none.
+          expect(mappedResidentBytes(cache.address)).toBeLessThanOrEqual(cache.bytesHeld)
+          expect(mappedResidentBytes(cache.address)).toBeGreaterThan(0.6 * cache.bytesHeld)
+          cache[Symbol.dispose]()
+          expect(cache.bytesHeld).toBe(0)
+        })
+
+        it.runIf(methods.every(({ axis }) => axis === 'keep'))('7: positions survive eviction', async () => {
+          using layer = layerOf(settingOf(methods, 'tightFor'), shape, F32)
+          using cache = layer.newCache(1024)
+          await readPrompt(layer, cache, () => 128)
+          await decode(layer, cache, PROMPT, T - 1)
+          const [method] = methods
+          const keep = method!.axis === 'keep' ? method!.bind(method!.options.parse(method!.tightFor(T)), layer.modelShape) : null
+          const held = cache.layers[0]!.rows.map((map) => [
+            ...Array.from({ length: map.nRows }, (_, rank) => map.position(map.row(rank))),
+            T - 1,
+          ])
+          expect(held[0]!.length).toBeLessThan(T)
+          const oracle = layer.oracle(x)
+          const place = (list: number[], i: number) => (keep!.positions === 'cache' ? i : list[i]!)
+          const expected = oracle.layer((t, h) => {
+            if (t < T - 1) return new Float64Array(shape.headDim)
+            const kv = Math.floor(h / (shape.nHead / shape.nHeadKv))
+            const list = held[kv]!
+            const keys = list.map((position, i) => oracle.rotate(oracle.k[position]![kv]!, place(list, i)))
+            const p = oracle.probabilities(oracle.rotate(oracle.q[t]![h]!, place(list, list.length - 1)), keys)
+            return oracle.weigh(
+              p,
+              list.map((position) => oracle.v[position]![kv]!),
+            )
+          })
+          const [actual] = await layer.attend([{ cache, x: tokens(T - 1, T) }])
+          expect(relativeError(actual!, expected.subarray((T - 1) * N_EMBD))).toBeLessThan(TOLERANCE.f32)
+        })
+      })
+    },
+  )
+}
+
+/** `methods` alone, and each of the keep axis with each of the read axis that it works with. */
+export function settingsOf(methods: readonly AnyMethod[]): AnyMethod[][] {
+  const [keeps, reads] = (['keep', 'read'] as const).map((axis) => methods.filter((method) => method.axis === axis))
+  const agree = (a: AnyMethod, b: AnyMethod) => !(b.name in (a.conflicts ?? {})) && !(a.name in (b.conflicts ?? {}))
+  return [
+    ...methods.map((method) => [method]),
+    ...keeps!.flatMap((keep) => reads!.filter((read) => agree(keep, read)).map((read) => [keep, read])),
+  ]
+}
