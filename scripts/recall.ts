@@ -40,14 +40,20 @@ function settings(T: number): [string, string | object][] {
     ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, { method: 'hip', ...budget(Math.floor(n / 2)) }]),
     ['hip, block_q 1, 1/4', { method: 'hip', ...budget(Math.floor(T / 8)), block_q: 1, stride_q: 1 }],
     ['hip, 3 dense layers, 1/8', { method: 'hip', ...budget(Math.floor(T / 16)), dense_layers: 3 }],
-    ['streaming, 1/2 + sparq r 16, 1/4', [
-      { method: 'streaming', sink: 4, window: Math.floor(T / 2) - 4 },
-      { method: 'sparq', r: 16, k: Math.floor(T / 4), from: 0 },
-    ]],
-    ['h2o, 1/2 + hip, 1/4', [
-      { method: 'h2o', budget: Math.floor(T / 2) },
-      { method: 'hip', ...budget(Math.floor(T / 8)) },
-    ]],
+    [
+      'streaming, 1/2 + sparq r 16, 1/4',
+      [
+        { method: 'streaming', sink: 4, window: Math.floor(T / 2) - 4 },
+        { method: 'sparq', r: 16, k: Math.floor(T / 4), from: 0 },
+      ],
+    ],
+    [
+      'h2o, 1/2 + hip, 1/4',
+      [
+        { method: 'h2o', budget: Math.floor(T / 2) },
+        { method: 'hip', ...budget(Math.floor(T / 8)) },
+      ],
+    ],
   ]
 }
 
@@ -66,7 +72,11 @@ function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T:
       used.add(key)
       const code = String(10_000 + below(90_000))
       return isCode
-        ? { line: `The access code for the ${who} is ${code}.`, question: `What is the access code for the ${who}?`, answer: code }
+        ? {
+            line: `The access code for the ${who} is ${code}.`,
+            question: `What is the access code for the ${who}?`,
+            answer: code,
+          }
         : { line: `${name} keeps the ${thing} in the ${room}.`, question: `Where does ${name} keep the ${thing}?`, answer: room }
     }
   }
@@ -99,7 +109,9 @@ await using model = await load(undefined, { nThreads: 1 })
 for (const T of lengths) {
   const cases = Array.from({ length: nTexts }, (_, i) => makeCase(model, paragraphs, { T, seed: 1000 * T + i }))
   console.log(`\n${T} tokens, ${nTexts * QUESTIONS} questions\n`)
-  console.log('| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |')
+  console.log(
+    '| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |',
+  )
   let dense: boolean[] = []
   for (const [name, attention] of settings(T)) {
     const right: boolean[] = []
