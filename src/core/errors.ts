@@ -155,6 +155,30 @@ export const ERRORS = {
     message: '{reason}',
     remedy: 'See --help.',
   },
+  data_unusable: {
+    status: 400,
+    type: 'invalid_request_error',
+    message: "cannot train on '{path}': {reason}",
+    remedy: 'Give more text, or a shorter window.',
+  },
+  layers_unusable: {
+    status: 400,
+    type: 'invalid_request_error',
+    message: 'these layers cannot be trained: {reason}',
+    remedy: 'Choose other layers, or another model.',
+  },
+  checkpoint_mismatch: {
+    status: 400,
+    type: 'invalid_request_error',
+    message: "'{path}' cannot be resumed: {reason}",
+    remedy: 'Give the settings it was begun with, or begin anew with another path.',
+  },
+  training_diverged: {
+    status: 500,
+    type: 'server_error',
+    message: 'the loss of step {step} is not a number',
+    remedy: 'Lower the learning rate or lengthen its warm-up; the last checkpoint is as it was.',
+  },
   port_in_use: {
     status: 500,
     type: 'server_error',

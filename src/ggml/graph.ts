@@ -44,14 +44,15 @@ export class Graph extends Ops implements Disposable {
   readonly ptr: Pointer
   readonly #inputs: Input[] = []
 
-  constructor(maxNodes: number) {
+  /** `withGradients` makes room for a backward pass; its nodes count too. */
+  constructor(maxNodes: number, withGradients = false) {
     const api = ggml()
     // Leaves and views are tensors too, so there may be more of them than of nodes.
-    const bytes = 2 * maxNodes * api.ggml_tensor_overhead() + api.ggml_graph_overhead_custom(maxNodes, false)
+    const bytes = 2 * maxNodes * api.ggml_tensor_overhead() + api.ggml_graph_overhead_custom(maxNodes, withGradients)
     const context = api.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true })
     if (context === null) throw new KvasirError('out_of_memory', { bytes, what: 'a graph' })
     super(context)
-    this.ptr = api.ggml_new_graph_custom(context, maxNodes, false)
+    this.ptr = api.ggml_new_graph_custom(context, maxNodes, withGradients)
   }
 
   /** A tensor whose elements `fill` writes, all of them, before every computation. */

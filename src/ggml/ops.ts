@@ -74,6 +74,16 @@ export class Ops {
     return this.like(this.api.ggml_sqrt(this.context, a.ptr), a)
   }
 
+  sqr(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'sqr', a)
+    return this.like(this.api.ggml_sqr(this.context, a.ptr), a)
+  }
+
+  log(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'log', a)
+    return this.like(this.api.ggml_log(this.context, a.ptr), a)
+  }
+
   abs(a: Tensor): Tensor {
     check(a.type === F32 && isContiguous(a), 'abs', a)
     return this.like(this.api.ggml_abs(this.context, a.ptr), a)
@@ -103,6 +113,12 @@ export class Ops {
   relu(a: Tensor): Tensor {
     check(isContiguous(a) && a.type === F32, 'relu', a)
     return this.like(this.api.ggml_relu(this.context, a.ptr), a)
+  }
+
+  /** x / (1 + exp(-x)). */
+  silu(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'silu', a)
+    return this.like(this.api.ggml_silu(this.context, a.ptr), a)
   }
 
   /** x / √(mean(x²) + eps) along dimension 0. */
@@ -137,6 +153,19 @@ export class Ops {
   sumRows(a: Tensor): Tensor {
     check(a.type === F32, 'sumRows', a)
     return this.made(this.api.ggml_sum_rows(this.context, a.ptr), F32, [1, a.ne[1], a.ne[2], a.ne[3]])
+  }
+
+  /** Of all elements: f32[1]. */
+  sum(a: Tensor): Tensor {
+    check(a.type === F32 && isContiguous(a), 'sum', a)
+    return this.made(this.api.ggml_sum(this.context, a.ptr), F32, shapeOf(1))
+  }
+
+  /** The mean over columns of -Σ target · log softmax(logits): two f32[n, m] → f32[1]. Logits must be finite. */
+  crossEntropyLoss(logits: Tensor, targets: Tensor): Tensor {
+    const fits = sameShape(logits, targets) && logits.type === F32 && targets.type === F32
+    check(fits && isContiguous(logits) && isContiguous(targets), 'crossEntropyLoss', logits, targets)
+    return this.made(this.api.ggml_cross_entropy_loss(this.context, logits.ptr, targets.ptr), F32, shapeOf(1))
   }
 
   /** a as often as fills `ne`. */

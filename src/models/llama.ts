@@ -11,15 +11,22 @@ import { type GatedMlp, gatedMlp } from '../nn/mlp.ts'
 import { type RmsNorm, rmsNorm } from '../nn/norm.ts'
 import { llama3Factors, type Rope, ropeParams, type RopeScaling } from '../nn/rope.ts'
 import type { WeightSource } from '../weights/source.ts'
-import type { Uploader } from '../weights/upload.ts'
+import type { TensorSource, Uploader } from '../weights/upload.ts'
 import { Fields } from './hyperparameters.ts'
 import type { Architecture, Hyperparameters, Model } from './model.ts'
 
-interface Layer {
+export interface LlamaLayer {
   readonly attentionNorm: RmsNorm
   readonly attention: AttentionLayer
   readonly mlpNorm: RmsNorm
   readonly mlp: GatedMlp
+}
+
+export interface LlamaWeights {
+  readonly tokenEmbedding: Tensor
+  readonly layers: readonly LlamaLayer[]
+  readonly outputNorm: RmsNorm
+  readonly output: Tensor
 }
 
 /** Limits that only a damaged file exceeds. */
@@ -137,7 +144,8 @@ function checked(f: Fields, hp: Hyperparameters): Hyperparameters {
   return hp
 }
 
-function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
+/** The tensors of a model, declared by the names of its file. */
+export function llamaWeights(hp: Hyperparameters, source: WeightSource, up: TensorSource): LlamaWeights {
   const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab } = hp.shape
   const gguf = source.format === 'gguf'
   const name = (il: number, ours: string, theirs: string) => (gguf ? `blk.${il}.${ours}` : `model.layers.${il}.${theirs}`)
@@ -151,7 +159,7 @@ function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
 
   const embedding = gguf ? 'token_embd.weight' : 'model.embed_tokens.weight'
   const tokenEmbedding = up.rows(embedding, nEmbd, nVocab)
-  const layers: Layer[] = Array.from({ length: nLayer }, (_, il) => ({
+  const layers: LlamaLayer[] = Array.from({ length: nLayer }, (_, il) => ({
     attentionNorm: norm(name(il, 'attn_norm', 'input_layernorm')),
     attention: {
       il,
@@ -172,6 +180,13 @@ function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
   const outputNorm = norm(gguf ? 'output_norm' : 'model.norm')
   const output = up.matrix(hp.tiedOutput ? embedding : gguf ? 'output.weight' : 'lm_head.weight', nEmbd, nVocab)
 
+  return { tokenEmbedding, layers, outputNorm, output }
+}
+
+function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
+  const { tokenEmbedding, layers, outputNorm, output } = llamaWeights(hp, source, up)
+  const { nLayer } = hp.shape
+
   return {
     layers,
     forward({ g }, { tokens, outputs }, attend) {
@@ -180,10 +195,10 @@ function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
         let attended = attend(attention, rmsNorm(g, attentionNorm, x))
         if (attention.il === nLayer - 1) {
           if (outputs === null) return null
-          attended = g.getRows(attended, outputs)
+          if (attended) attended = g.getRows(attended, outputs)
           x = g.getRows(x, outputs)
         }
-        x = g.add(attended, x)
+        if (attended) x = g.add(attended, x)
         x = g.add(gatedMlp(g, mlp, rmsNorm(g, mlpNorm, x)), x)
       }
       return g.mulMat(output, rmsNorm(g, outputNorm, x))
@@ -192,7 +207,7 @@ function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
 }
 
 /** Llama 3's frequency divisors: GGUF files carry them, configs only the numbers they come from. */
-function factors(rope: Rope, up: Uploader): Tensor | null {
+function factors(rope: Rope, up: TensorSource): Tensor | null {
   if (up.has('rope_freqs.weight')) return up.vector('rope_freqs.weight', rope.nDims / 2)
   return rope.scaling.type === 'llama3' ? up.constant(llama3Factors(rope, rope.scaling)) : null
 }

@@ -39,6 +39,9 @@ export interface UploadOptions {
   readonly repack: boolean
 }
 
+/** What a model asks for its tensors, by name; another one than {@link Uploader} may place them elsewhere. */
+export type TensorSource = Pick<Uploader, 'has' | 'matrix' | 'rows' | 'vector' | 'constant'>
+
 export class Uploader {
   readonly #requests: Request[] = []
   readonly #layouts = new Map<string, Pointer>()
