@@ -1,12 +1,14 @@
 /** A setting at work: the answers of the axes put together to the attention of one sequence. */
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
+import { F32 } from '../ggml/types.ts'
 import type { SequenceCache } from '../kv/cache.ts'
 import { type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
 import { linear } from '../nn/linear.ts'
 import { keepAll, readAll } from './dense.ts'
-import type { AttentionLayer, Keep, Projected, Read, Step, StepPart } from './method.ts'
-import { join, project, rotate, slice } from './pieces.ts'
+import type { AttendLayer, AttentionLayer, Keep, OwnLayer, Read, Share, Step, StepPart } from './method.ts'
+import { join } from './pieces.ts'
+import { columnsOf, projections } from './projected.ts'
 
 /** ggml type ids of cached keys and values. */
 export interface CacheTypes {
@@ -19,18 +21,32 @@ const READ_STEP = 256
 const SHORT_STEP = 64
 const SHORT_ROWS = 512
 
-/** Normed residual f32[nEmbd, nTokens] → what is added to the residual, of the same shape. */
-export type Attend = (layer: AttentionLayer, x: Tensor) => Tensor
+/** Normed residual f32[nEmbd, nTokens] → what is added to the residual, of the same shape; null if nothing is. */
+export type Attend = (layer: AttentionLayer, x: Tensor) => Tensor | null
+
+/** The empty answer of the share axis: every layer attends by itself. */
+const shareNothing: Share = {
+  start:
+    (_, __, { attend }) =>
+    (layer, projected) =>
+      attend(layer, projected).o,
+}
 
 export class Attention {
   /** The setting as it is written, with the options that are not the defaults. */
   readonly spec: string
+  readonly #share: Share
   readonly #keep: Keep
   readonly #read: Read
   readonly #wholeTiles: boolean
 
-  constructor(spec: string, { keep = keepAll, read = readAll }: { readonly keep?: Keep; readonly read?: Read }) {
+  constructor(
+    spec: string,
+    axes: { readonly share?: Share | undefined; readonly keep?: Keep | undefined; readonly read?: Read | undefined },
+  ) {
+    const { share = shareNothing, keep = keepAll, read = readAll } = axes
     this.spec = spec
+    this.#share = share
     this.#keep = keep
     this.#read = read
     this.#wholeTiles = keep.readsTiles === true || read.readsTiles === true
@@ -43,7 +59,7 @@ export class Attention {
 
   /** True if `cache` can be cut back to fewer tokens: none is lost, and none was counted that would have to be uncounted. */
   canTruncate(cache: SequenceCache): boolean {
-    return !this.#keep.needsProbabilities && cache.isWhole
+    return !this.#keep.needsProbabilities && cache.isWhole && this.#share.canTruncate?.(cache) !== false
   }
 
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */
@@ -59,12 +75,13 @@ export class Attention {
       ...this.#keep.stores?.(shape),
       ...this.#read.stores?.(shape, il, { type: types.k, positions: this.#keep.positions }),
     })
-    return { layers: Array.from({ length: nLayer }, (_, il) => layer(il)) }
+    const layers = Array.from({ length: nLayer }, (_, il) => this.#share.stores?.(il, layer(il)) ?? layer(il))
+    return { layers }
   }
 
   /** Tokens that the next part may bring at most. */
   mostTokens(cache: SequenceCache): number {
-    return this.#keep.mostTokens?.(cache) ?? Infinity
+    return Math.min(this.#keep.mostTokens?.(cache) ?? Infinity, this.#share.mostTokens?.(cache) ?? Infinity)
   }
 
   /** Rows that a read covers with `nTokens` more: rounded up, so that a decode graph serves many steps. */
@@ -75,42 +92,64 @@ export class Attention {
 
   /** Parts with equal keys can be computed by the same graph. */
   graphKey(cache: SequenceCache, nTokens: number): string {
-    const keys = [this.#keep, this.#read].map((axis) => axis.graphKey?.(cache, nTokens) ?? '')
+    const keys = [this.#share, this.#keep, this.#read].map((axis) => axis.graphKey?.(cache, nTokens) ?? '')
     return [cache.id, nTokens, this.nRead(cache, nTokens), ...keys].join(':')
   }
 
   /** Graph nodes of a part in each layer, beyond those that every method needs. */
   nNodes(nTokens: number): number {
     const axis = nTokens > 1 && this.#keep.readsPrompts ? this.#keep : this.#reader(nTokens)
-    return axis.nNodes?.(nTokens) ?? 0
+    return (axis.nNodes?.(nTokens) ?? 0) + (this.#share.nNodes?.(nTokens) ?? 0)
   }
 
-  /** Records one part; the result is called for each layer with what was projected from the part's tokens → f32[d · H, n]. */
-  start(step: Step, part: StepPart): (layer: AttentionLayer, projected: Projected) => Tensor {
+  /** Records one part; the result is called for each layer with what was projected from the part's tokens. */
+  start(step: Step, part: StepPart): AttendLayer {
+    return this.#share.start(step, part, this.#startOwn(step, part))
+  }
+
+  #startOwn(step: Step, part: StepPart): OwnLayer {
     const keep = this.#keep.start(step, part)
+    const { needsProbabilities, positions } = this.#keep
     const reads = part.nTokens > 1 ? keep.read : undefined
     const reader = this.#reader(part.nTokens)
-    const read = reads ?? reader.start(step, part, this.#keep.needsProbabilities)
-    const stored = reads || reader !== this.#read ? this.#read.stored?.(step, part) : undefined
-    return (layer, projected) => {
-      const kept = keep.kept(layer, projected)
-      stored?.(kept, projected)
-      const { o, p } = read(kept, projected)
-      if (p) keep.observe?.(layer.il, p)
-      return o
+    const read = reads ?? reader.start(step, part, needsProbabilities)
+    const isAsked = (il: number) => reads === undefined && this.#share.needsProbabilities?.(il) === true
+    const openly = readAll.start(step, part, true)
+    const stored = reads || reader !== this.#read || this.#share.needsProbabilities ? this.#read.stored?.(step, part) : undefined
+    const isStored = (il: number) => reads !== undefined || reader !== this.#read || isAsked(il)
+    const own: OwnLayer = {
+      write: keep.write,
+      kept: keep.kept,
+      read(kept, projected) {
+        const { il } = kept.layer
+        const found = (isAsked(il) ? openly : read)(kept, projected)
+        if (found.p) keep.observe?.(il, found.p)
+        return found
+      },
+      attend(layer, projected) {
+        keep.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
+        const kept = keep.kept(layer, projected)
+        if (isStored(layer.il)) stored?.(kept, projected)
+        return own.read(kept, projected)
+      },
     }
+    return own
   }
 
   /** Keys read by the next `nTokens` queries, summed over layers and KV heads. */
   keysRead(cache: SequenceCache, nTokens: number): number {
-    const read = this.#reader(nTokens)
     const part = { cache, nTokens, nRead: this.nRead(cache, nTokens) }
-    return cache.layers.reduce((sum, { rows }, il) => sum + rows.length * read.keysRead(il, part), 0)
+    const ofLayer = (il: number) => {
+      const read = this.#share.needsProbabilities?.(il) ? readAll : this.#reader(nTokens)
+      return read.keysRead(il, part) * (this.#share.keyShare?.(il, cache) ?? 1)
+    }
+    return cache.layers.reduce((sum, { rows }, il) => sum + (rows.length > 0 ? rows.length * ofLayer(il) : 0), 0)
   }
 
   /** After a step, with its tokens appended. */
   settle(cache: SequenceCache, endsPrompt: boolean): void {
     this.#keep.settle?.(cache, endsPrompt)
+    this.#share.settle?.(cache, endsPrompt)
   }
 
   #reader(nTokens: number): Read {
@@ -122,21 +161,25 @@ export class Attention {
 export function startStep(step: Step, attentions: readonly Attention[]): Attend {
   const parts = step.parts.map((part, i) => attentions[i]!.start(step, part))
   return (layer, x) => {
-    const all = { q: project(step, layer.q, x), k: project(step, layer.k, x), v: project(step, layer.v, x) }
-    // Not every method wants the rotated ones: they are recorded when first asked for.
-    let rotated: { q: Tensor; k: Tensor } | undefined
-    const turn = () =>
-      (rotated ??= { q: rotate(step, layer, all.q, step.positions), k: rotate(step, layer, all.k, step.positions) })
-    const outputs = step.parts.map((part, i) =>
-      parts[i]!(layer, {
-        q: slice(step, part, all.q),
-        k: slice(step, part, all.k),
-        v: slice(step, part, all.v),
-        get rotated() {
-          return { q: slice(step, part, turn().q), k: slice(step, part, turn().k) }
-        },
-      }),
-    )
-    return linear(step.g, layer.output, join(step, outputs))
+    const all = projections(step, layer, x)
+    const outputs = step.parts.map((part, i) => parts[i]!(layer, columnsOf(step, part, all)))
+    return output(step, layer, outputs)
   }
+}
+
+/** Outputs of the parts f32[d · H, n] → what is added to the residual; nothing is added to that of a part without one. */
+function output(step: Step, layer: AttentionLayer, outputs: readonly (Tensor | null)[]): Tensor | null {
+  const { g, shape } = step
+  const some = outputs.filter((o) => o !== null)
+  if (some.length === 0) return null
+  const y = linear(g, layer.output, join(step, some))
+  if (some.length === outputs.length) return y
+  let first = 0
+  const columns = outputs.map((o, i) => {
+    const n = step.parts[i]!.nTokens
+    if (o === null) return g.input(F32, [shape.nEmbd, n], (data) => data.fill(0))
+    first += n
+    return g.view(y, [shape.nEmbd, n, 1, 1], [y.nb[1], y.nb[2], y.nb[3]], (first - n) * y.nb[1])
+  })
+  return join(step, columns)
 }

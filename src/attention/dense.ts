@@ -9,7 +9,7 @@
  *   transposed once per layer and step; for hundreds of queries that is about a hundredth of the work.
  */
 import { type Keep, keysDense, type Kept, type Read, type ReadResult, type Step } from './method.ts'
-import { groupHeads, keptInPlace, scoresOf, softmax, ungroupHeads, weighStored } from './pieces.ts'
+import { groupHeads, inPlace, scoresOf, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles (64 queries each) and is the faster way. */
 const FLASH_QUERIES = 64
@@ -20,7 +20,7 @@ export const keepAll: Keep = {
   needsProbabilities: false,
   isEndless: false,
   nRows: (nCtx) => nCtx,
-  start: (step, part) => ({ kept: keptInPlace(step, part, false) }),
+  start: (step, part) => inPlace(step, part, false),
 }
 
 /** Every query reads every kept row before it. */

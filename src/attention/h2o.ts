@@ -26,7 +26,7 @@ import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { ColumnSums, mostTokens, promptNodes, readPrompt } from './column-sums.ts'
 import type { Keep, KeepMethod } from './method.ts'
-import { keptInPlace } from './pieces.ts'
+import { inPlace } from './pieces.ts'
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const
 const AMOUNT = /^(\d+(?:\.\d+)?)(%|KiB|MiB|GiB)$/
@@ -111,21 +111,21 @@ function h2oKeep(chosen: Options, shape: ModelShape): Keep {
       const freshOf = (il: number) => cache.layers[il]!.stores['fresh']!
       return {
         // At most one row is free (settle), and the first new token takes it: rows in use lie together whatever was dropped.
-        kept: keptInPlace(step, part, !cache.rows.isIdentity),
+        ...inPlace(step, part, !cache.rows.isIdentity),
         read: (kept) => ({ o: readPrompt(step, part, { kept, sums, into: freshOf(kept.layer.il) }), p: null }),
         observe: (il, p) => sums.store(freshOf(il), p, nRead),
       }
     },
 
     settle(cache, endsPrompt) {
-      const scores = cache.layers.map((layer) => new Scores(layer))
-      for (const layer of scores) layer.addFresh()
+      const scores = cache.layers.flatMap((layer, il) => (layer.rows.length > 0 ? [{ il, layer: new Scores(layer) }] : []))
+      for (const { layer } of scores) layer.addFresh()
       if (!endsPrompt) return
       if (!budgets.has(cache)) budgets.set(cache, resolve(chosen, cache))
       const { heavy, recent } = budgets.get(cache)!
       const nOlder = cache.rows.nRows - recent
       if (nOlder <= heavy) return
-      for (const [il, layer] of scores.entries()) {
+      for (const { il, layer } of scores) {
         if (nOlder === heavy + 1) layer.dropLowest(nOlder)
         else layer.keepHighest(cache, { il, heavy, nOlder })
       }

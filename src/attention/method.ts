@@ -13,7 +13,7 @@ import type { Graph } from '../ggml/graph.ts'
 import type { RopeParams } from '../ggml/ops.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { SequenceCache } from '../kv/cache.ts'
-import type { StoreLayout } from '../kv/layout.ts'
+import type { LayerLayout, StoreLayout } from '../kv/layout.ts'
 import type { Store } from '../kv/store.ts'
 import type { Linear } from '../nn/linear.ts'
 
@@ -51,8 +51,13 @@ export interface Step {
   readonly parts: readonly StepPart[]
 }
 
-/** A part's queries, keys and values in one layer, before rotation and after: f32[d, H, n] and f32[d, G, n]. */
+/**
+ * A part's queries, keys and values in one layer, before rotation and after: f32[d, H, n] and f32[d, G, n]. Each is computed when
+ * it is first asked for, for all tokens of the step at once; what no part asks for is not computed.
+ */
 export interface Projected {
+  /** What they are projected from: f32[nEmbd, n]. */
+  readonly x: Tensor
   readonly q: Tensor
   readonly k: Tensor
   readonly v: Tensor
@@ -139,13 +144,50 @@ export interface Keep {
   settle?(cache: SequenceCache, endsPrompt: boolean): void
 }
 
+/** Rows f32[width, heads, n] for the stores of these names. */
+export type NewRows = { readonly [store: string]: Tensor }
+
 export interface KeepLayer {
+  /** Writes a part's new rows to stores of a layer. Keys are rotated unless they are stored unrotated. */
+  write(layer: AttentionLayer, rows: NewRows): void
   /** What there is to read in a layer, once the new rows are written. */
   kept(layer: AttentionLayer, projected: Projected): Kept
   /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. */
   readonly read?: (kept: Kept, projected: Projected) => ReadResult
   /** Sees the probabilities of a layer. */
   observe?(il: number, p: NonNullable<ReadResult['p']>): void
+}
+
+/** What the other two axes do with a part in one layer, for the share axis to call, in whole or in parts. */
+export interface OwnLayer extends Pick<KeepLayer, 'write' | 'kept'> {
+  read: ReadLayer
+  /** All of it: writes keys and values, and reads. */
+  attend(layer: AttentionLayer, projected: Projected): ReadResult
+}
+
+/** A part's attention in one layer: f32[d · H, n], or null where attention adds nothing to the residual. */
+export type AttendLayer = (layer: AttentionLayer, projected: Projected) => Tensor | null
+
+/** The share axis, with its options. */
+export interface Share {
+  /** The stores of layer `il`, made of those it would have by itself; a layer without stores takes no rows. */
+  stores?(il: number, own: LayerLayout): LayerLayout
+  /** True for layers whose probabilities it wants: they are read densely, by products, and `p` is over rows 0…nRead - 1. */
+  needsProbabilities?(il: number): boolean
+  /** Tokens that a part may bring at most. */
+  mostTokens?(cache: SequenceCache): number
+  /** What of the cache changes the graph, besides the number of rows. */
+  graphKey?(cache: SequenceCache, nTokens: number): string
+  /** Graph nodes that a part of `nTokens` takes in a layer, where they are more than a few dozen. */
+  nNodes?(nTokens: number): number
+  /** Creates the inputs of a part; the result is called for each layer. */
+  start(step: Step, part: StepPart, own: OwnLayer): AttendLayer
+  /** After a step, with its tokens appended and rows dropped. */
+  settle?(cache: SequenceCache, endsPrompt: boolean): void
+  /** False if `cache` holds what depends on more than its rows. Default true. */
+  canTruncate?(cache: SequenceCache): boolean
+  /** The share of a key and its value that layer `il` reads for each of its keys: 1/2 without one of them. Default 1. */
+  keyShare?(il: number, cache: SequenceCache): number
 }
 
 /** A method: one file, and one line in the registry. */
@@ -169,6 +211,11 @@ export interface Method<O extends z.ZodObject = z.ZodObject> {
   refuses?(shape: ModelShape, options: z.output<O>): string | null
 }
 
+export interface ShareMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
+  readonly axis: 'share'
+  bind(options: z.output<O>, shape: ModelShape): Share
+}
+
 export interface KeepMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
   readonly axis: 'keep'
   bind(options: z.output<O>, shape: ModelShape): Keep
@@ -179,7 +226,7 @@ export interface ReadMethod<O extends z.ZodObject = z.ZodObject> extends Method<
   bind(options: z.output<O>, shape: ModelShape): Read
 }
 
-export type AnyMethod = KeepMethod<any> | ReadMethod<any>
+export type AnyMethod = ShareMethod<any> | KeepMethod<any> | ReadMethod<any>
 
 /** Keys that dense attention reads for `nTokens` queries after `nBefore` tokens, per layer and KV head. */
 export function keysDense(nBefore: number, nTokens: number): number {

@@ -1,12 +1,12 @@
 /** The pieces methods are made of. Shapes: d = headDim, H = nHead, G = nHeadKv, g = H / G, n = tokens of a part. */
 import { F16, F32, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
-import type { CacheLayer } from '../kv/cache.ts'
+import { type CacheLayer, storeOf } from '../kv/cache.ts'
 import { roundUp, TILE } from '../kv/layout.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { linear, type Linear } from '../nn/linear.ts'
-import type { AttentionLayer, KeepLayer, Step, StepPart } from './method.ts'
+import type { AttentionLayer, KeepLayer, NewRows, Step, StepPart } from './method.ts'
 
 /** x f32[nEmbd, n] → f32[d, heads, n]. */
 export function project({ g, shape }: Step, weights: Linear, x: Tensor): Tensor {
@@ -30,15 +30,12 @@ export function join({ g }: Step, parts: readonly Tensor[]): Tensor {
   return parts.reduce((all, part) => g.concat(all, part, 1))
 }
 
-/** Writes a part's new keys and values. */
-export type WriteRows = (layer: CacheLayer, k: Tensor, v: Tensor) => void
-
 /** `perHead`: every layer and head has rows of its own; otherwise all maps are alike and the first one serves. */
-export function writer(step: Step, part: StepPart, perHead: boolean): WriteRows {
+export function writer(step: Step, part: StepPart, perHead: boolean): KeepLayer['write'] {
   const write = storeWriter(step, part, perHead)
-  return (layer, k, v) => {
-    write(layer, layer.k, k)
-    write(layer, layer.v, v)
+  return ({ il }, rows: NewRows) => {
+    const layer = part.cache.layers[il]!
+    for (const [name, x] of Object.entries(rows)) write(layer, storeOf(layer, name), x)
   }
 }
 
@@ -74,18 +71,16 @@ export function causalMask({ g }: Step, { cache, nTokens, nRead }: StepPart): Te
   })
 }
 
-/**
- * What there is to read where keys stand at their own positions, the new ones written. `perHead` as in {@link writer}; the rows
- * in use must lie together from 0 on.
- */
-export function keptInPlace(step: Step, part: StepPart, perHead: boolean): KeepLayer['kept'] {
+/** Keys that stand at their own positions. `perHead` as in {@link writer}; the rows in use must lie together from 0 on. */
+export function inPlace(step: Step, part: StepPart, perHead: boolean): Pick<KeepLayer, 'write' | 'kept'> {
   const { cache, nRead } = part
-  const write = writer(step, part, perHead)
   const mask = causalMask(step, part)
-  return (layer, { v, rotated }) => {
-    const stored = cache.layers[layer.il]!
-    write(stored, rotated.k, v)
-    return { layer, q: rotated.q, k: stored.k.rows(step.g, nRead), v: stored.v, mask, nRead }
+  return {
+    write: writer(step, part, perHead),
+    kept(layer, { rotated }) {
+      const { k, v } = cache.layers[layer.il]!
+      return { layer, q: rotated.q, k: k.rows(step.g, nRead), v, mask, nRead }
+    },
   }
 }
 

@@ -11,7 +11,7 @@ import type { ModelShape } from '../core/shape.ts'
 import { Attention } from './attention.ts'
 import { conflictOf } from './catalogue.ts'
 import { METHODS } from './index.ts'
-import { type AnyMethod, AXES, type Keep, type Read } from './method.ts'
+import { type AnyMethod, AXES, type Keep, type Read, type Share } from './method.ts'
 import { allowedText, defaultsOf, schemaOf } from './options.ts'
 
 export const DENSE = 'dense'
@@ -28,11 +28,12 @@ interface Chosen {
 /** Errors: `attention_invalid`, saying which name, option, pair or model it is about. */
 export function attentionFor(setting: AttentionSetting, shape: ModelShape, methods: readonly AnyMethod[] = METHODS): Attention {
   const chosen = chosenOf(setting, methods)
-  const axes: { keep?: Keep; read?: Read } = {}
+  const axes: { share?: Share; keep?: Keep; read?: Read } = {}
   for (const { method, options } of chosen) {
     const reason = method.refuses?.(shape, options)
     if (reason) throw invalid(`${method.name} cannot serve this model: ${reason}`)
-    if (method.axis === 'keep') axes.keep = method.bind(options, shape)
+    if (method.axis === 'share') axes.share = method.bind(options, shape)
+    else if (method.axis === 'keep') axes.keep = method.bind(options, shape)
     else axes.read = method.bind(options, shape)
   }
   return new Attention(write(chosen), axes)

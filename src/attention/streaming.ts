@@ -59,7 +59,6 @@ function keep(sink: number, window: number): Keep {
     start(step, part) {
       const { g } = step
       const { cache, nRead, nTokens } = part
-      const write = writer(step, part, false)
       // Rows and queries stand where the first query of the part finds them. Distances within the window come out right for
       // all queries; those to the sinks shrink by one for every token dropped since, so sinks get queries of their own.
       const first = () => nDropped(cache.nTokens)
@@ -87,9 +86,9 @@ function keep(sink: number, window: number): Keep {
         }
       })
       return {
-        kept(layer, { q, k, v }) {
+        write: writer(step, part, false),
+        kept(layer, { q }) {
           const stored = cache.layers[layer.il]!
-          write(stored, k, v)
           const rows = g.cast(g.permute(stored.k.rows(g, nRead), 0, 2, 1, 3), F32) // [d, G, nRead]
           const turned = g.permute(rotate(step, layer, rows, rowPlaces), 0, 2, 1, 3)
           return { layer, q: rotate(step, layer, q, queryPlaces), k: turned, v: stored.v, mask, nRead }
@@ -97,7 +96,7 @@ function keep(sink: number, window: number): Keep {
         read(kept, { q }) {
           const scores = g.mulMat(kept.k, groupHeads(step, kept.q)) // [nRead, n · g, G]
           const all = sink === 0 ? scores : withSinks(step, scores, { kept, sink, q: rotate(step, kept.layer, q, sinkPlaces) })
-          const p = softmax(step, all, mask, nTokens)
+          const p = softmax(step, all, kept.mask, nTokens)
           return { o: ungroupHeads(step, weighStored(step, p, kept.v), nTokens), p: { values: p, index: null } }
         },
       }

@@ -12,12 +12,19 @@ import { Store } from './store.ts'
 
 let nextId = 1
 
-/** One layer's stores by name, and the row map of each KV head. */
+/** One layer's stores by name, and the row map of each KV head; a layer that stores no values takes no rows. */
 export interface CacheLayer {
+  /** Keys and values; whoever asks for what the layer does not store gets an error. */
   readonly k: Store
   readonly v: Store
   readonly stores: { readonly [name: string]: Store }
   readonly rows: readonly RowMap[]
+}
+
+export function storeOf({ stores }: Pick<CacheLayer, 'stores'>, name: string): Store {
+  const store = stores[name]
+  if (store === undefined) throw new Error(`a layer that stores ${Object.keys(stores).join(', ') || 'nothing'} has no ${name}`)
+  return store
 }
 
 export class SequenceCache implements Disposable {
@@ -26,6 +33,8 @@ export class SequenceCache implements Disposable {
   /** Rows there is room for in every layer. */
   readonly capacity: number
   readonly layers: readonly CacheLayer[]
+  /** The row map of the first layer and head that have one: how many tokens were seen is the same in all of them. */
+  readonly rows: RowMap
   /** Keys read so far and what dense attention would have read, summed over layers and KV heads; written by the runner. */
   keysRead = 0
   keysDense = 0
@@ -44,7 +53,9 @@ export class SequenceCache implements Disposable {
     const bytes = stores.reduce((sum, store) => sum + storeBytes(store, capacity), 0)
     this.capacity = capacity
     this.#memory = new Reservation(bytes, `a cache of ${nRows} tokens`)
-    const context = api.ggml_init({ mem_size: stores.length * api.ggml_tensor_overhead(), mem_buffer: null, no_alloc: true })
+    // Each store is described once, and again when it has given heads back.
+    const descriptions = 2 * stores.length * api.ggml_tensor_overhead()
+    const context = api.ggml_init({ mem_size: descriptions, mem_buffer: null, no_alloc: true })
     const buffer = api.ggml_backend_cpu_buffer_from_ptr(this.#memory.at, this.#memory.bytes)
     if (context === null || buffer === null) throw new KvasirError('out_of_memory', { bytes, what: 'a cache' })
     this.#context = context
@@ -56,20 +67,25 @@ export class SequenceCache implements Disposable {
       return made
     }
     this.layers = layout.layers.map((layer) => {
-      const placed = Object.fromEntries(Object.entries(layer).map(([name, store]) => [name, place(store)]))
-      const rows = Array.from({ length: layer.k.nHead }, () => new RowMap())
-      return { k: placed['k']!, v: placed['v']!, stores: placed, rows }
+      const stores = Object.fromEntries(Object.entries(layer).map(([name, store]) => [name, place(store)]))
+      const rows = Array.from({ length: layer['v']?.nHead ?? 0 }, () => new RowMap())
+      return {
+        stores,
+        rows,
+        get k() {
+          return storeOf(this, 'k')
+        },
+        get v() {
+          return storeOf(this, 'v')
+        },
+      }
     })
+    this.rows = this.layers.find(({ rows }) => rows.length > 0)!.rows[0]!
   }
 
   /** First byte of the reserved address space. */
   get address(): Pointer {
     return this.#memory.at
-  }
-
-  /** The row map of the first layer and head: how many tokens were seen is the same in all of them. */
-  get rows(): RowMap {
-    return this.layers[0]!.rows[0]!
   }
 
   /** Tokens seen so far; the position of the next one. */
@@ -86,7 +102,7 @@ export class SequenceCache implements Disposable {
   get bytesHeld(): number {
     if (this.#disposed) return 0
     const layerBytes = ({ stores, rows }: CacheLayer) =>
-      Object.values(stores).reduce((sum, store) => sum + store.bytesHeld(rows[0]!.nHigh), 0)
+      Object.values(stores).reduce((sum, store) => sum + store.bytesHeld(rows[0]?.nHigh ?? 0), 0)
     return this.layers.reduce((sum, layer) => sum + layerBytes(layer), 0)
   }
 
@@ -98,11 +114,14 @@ export class SequenceCache implements Disposable {
   /** Keeps of a layer, per head, the rows with these ranks by position; the rest is dropped and its pages given back. */
   keep(il: number, ranks: readonly ArrayLike<number>[]): void {
     const { stores, rows } = this.layers[il]!
-    for (const [head, map] of rows.entries()) {
-      const from = map.keep(ranks[head]!)
-      for (const store of Object.values(stores)) if (store.layout.fixed === undefined) store.compact(head, from)
+    if (rows.length === 0) return
+    const moved = rows.map((map, head) => map.keep(ranks[head]!))
+    for (const store of Object.values(stores)) {
+      if (store.layout.fixed !== undefined) continue
+      // Stores of other numbers of heads are for methods whose heads keep the same rows.
+      for (let head = 0; head < store.layout.nHead; head++) store.compact(head, moved[head] ?? moved[0]!)
+      store.discardFrom(rows[0]!.nHigh)
     }
-    for (const store of Object.values(stores)) store.discardFrom(rows[0]!.nHigh)
   }
 
   /** Forgets all but the first `n` tokens and gives their pages back. */

@@ -27,11 +27,9 @@ export interface StoreLayout {
   readonly fixed?: number
 }
 
-/** `k` and `v`, and under other names what a method adds. */
+/** `k` and `v`, and under other names what a method adds. A layer may lack any of them. */
 export interface LayerLayout {
-  readonly k: StoreLayout
-  readonly v: StoreLayout
-  readonly [extra: string]: StoreLayout
+  readonly [name: string]: StoreLayout
 }
 
 export interface CacheLayout {

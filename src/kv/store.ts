@@ -18,24 +18,56 @@ export interface Place {
 }
 
 export class Store {
-  readonly layout: StoreLayout
   /** Rows there is room for. */
   readonly capacity: number
-  /** `rows`: `[width, capacity, nHead]`; `columns`: `[TILE, width, capacity / TILE, nHead]`. */
-  readonly tensor: Tensor
   readonly #place: Place
+  #layout: StoreLayout
+  #tensor: Tensor
   #data: Uint8Array | Uint16Array | Float32Array | null = null
 
   /** `capacity` is a multiple of {@link CAPACITY_STEP}. */
   constructor(layout: StoreLayout, capacity: number, place: Place) {
-    this.layout = layout
+    this.#layout = layout
     this.capacity = layout.fixed ?? capacity
     this.#place = place
-    const { width, nHead, type, order } = layout
+    this.#tensor = this.#described()
+  }
+
+  get layout(): StoreLayout {
+    return this.#layout
+  }
+
+  /** `rows`: `[width, capacity, nHead]`; `columns`: `[TILE, width, capacity / TILE, nHead]`. */
+  get tensor(): Tensor {
+    return this.#tensor
+  }
+
+  /**
+   * Keeps the rows of these heads (ascending), which become heads 0, 1, …; the others' are given back. Once per store, between
+   * computations: graphs recorded before must not be computed any more.
+   */
+  keepHeads(heads: readonly number[], nRows: number): void {
+    const data = this.data()
+    const { width, order } = this.#layout
+    const perHead = width * this.capacity
+    const used = width * (order === 'columns' ? roundUp(nRows, TILE) : nRows)
+    for (const [to, head] of heads.entries()) {
+      if (to !== head) data.copyWithin(to * perHead, head * perHead, head * perHead + used)
+    }
+    const bytes = headBytes(this.#layout, this.capacity)
+    this.#place.memory.discard(this.#place.offset + heads.length * bytes, this.#place.offset + this.#layout.nHead * bytes)
+    this.#layout = { ...this.#layout, nHead: heads.length }
+    this.#tensor = this.#described()
+    this.#data = null
+  }
+
+  #described(): Tensor {
+    const { width, nHead, type, order } = this.#layout
     const ne: Shape = order === 'rows' ? [width, this.capacity, nHead, 1] : [TILE, width, this.capacity / TILE, nHead]
-    const ptr = ggml().ggml_new_tensor_4d(place.context, type, ...ne)
-    ggml().ggml_backend_tensor_alloc(place.buffer, ptr, place.memory.at + BigInt(place.offset))
-    this.tensor = { ptr, type, ne, nb: stridesOf(type, ne) }
+    const { context, buffer, memory, offset } = this.#place
+    const ptr = ggml().ggml_new_tensor_4d(context, type, ...ne)
+    ggml().ggml_backend_tensor_alloc(buffer, ptr, memory.at + BigInt(offset))
+    return { ptr, type, ne, nb: stridesOf(type, ne) }
   }
 
   /** Indices per token in what {@link write} takes. */

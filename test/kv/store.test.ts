@@ -5,6 +5,7 @@ import { SequenceCache } from '../../src/kv/cache.ts'
 import { TILE } from '../../src/kv/layout.ts'
 import { RowMap } from '../../src/kv/rows.ts'
 import type { Store } from '../../src/kv/store.ts'
+import { mappedResidentBytes } from '../support/smaps.ts'
 
 const WIDTH = 3
 const N_HEAD = 2
@@ -49,6 +50,20 @@ describe('Store', () => {
       }),
       { numRuns: 30 },
     )
+  })
+
+  it.each(['rows', 'columns'] as const)('gives heads back, in %s', (orders) => {
+    const layout = { width: WIDTH, nHead: 4, type: F16, order: orders }
+    using cache = new SequenceCache({ layers: [{ k: layout, v: layout }] }, 2 * TILE)
+    const { k } = cache.layers[0]!
+    cache.append(5)
+    for (let head = 0; head < 4; head++) for (let row = 0; row < 5; row++) fill(k, head, row, 10 * head + row)
+    const before = cache.bytesHeld
+    k.keepHeads([1, 3], 5)
+    for (let row = 0; row < 5; row++) expect([tokenAt(k, 0, row), tokenAt(k, 1, row)]).toEqual([10 + row, 30 + row])
+    expect(k.tensor.ne[orders === 'rows' ? 2 : 3]).toBe(2)
+    expect(cache.bytesHeld).toBe(0.75 * before)
+    if (process.platform === 'linux') expect(mappedResidentBytes(cache.address)).toBeLessThanOrEqual(cache.bytesHeld)
   })
 
   it('holds what its map says, whatever comes, is dropped and is kept', () => {

@@ -85,12 +85,11 @@ export class TestLayer implements Disposable {
         return { cache, first: firsts[i]!, nTokens, nRead: this.attention.nRead(cache, nTokens) }
       }),
     }
-    const y = g.output(
-      startStep(
-        step,
-        parts.map(() => this.attention),
-      )(layer, x),
+    const attend = startStep(
+      step,
+      parts.map(() => this.attention),
     )
+    const y = g.output(attend(layer, x)!)
     g.plan(this.#scratch)
     g.fillInputs()
     await this.#backend.compute(g, true)
