@@ -1,0 +1,14 @@
+/** What a run makes smaller. */
+import type { Graph } from '../ggml/graph.ts'
+import type { Tensor } from '../ggml/tensor.ts'
+import type { Batch } from './batch.ts'
+import type { Parameters } from './parameters.ts'
+
+export interface Objective {
+  readonly parameters: Parameters
+  readonly nVocab: number
+  /** Nodes that {@link loss} records, at most. */
+  readonly maxNodes: number
+  /** Records the loss of a batch, f32[1]: for gradients, and for measurements. */
+  loss(g: Graph, batch: Batch): Tensor
+}

@@ -1,0 +1,69 @@
+/** What a run learns from: a text file as tokens, its end held out to measure by. */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
+import { KvasirError, reasonOf } from '../core/errors.ts'
+import type { Tokenizer } from '../text/tokenizer.ts'
+
+export interface TrainText {
+  readonly path: string
+  readonly train: Int32Array
+  /** The end of the text. */
+  readonly heldOut: Int32Array
+  /** Of all tokens: the same text with the same tokenizer. */
+  readonly hash: string
+  /** What stands first in every window, if the model wants that. */
+  readonly bos: number | null
+}
+
+export interface TextOptions {
+  /** Tokens of a window. */
+  readonly nTokens: number
+  /** Share of the tokens that is held out; 0 for none. */
+  readonly heldOut: number
+}
+
+/** Reads a text, perhaps gzipped. Errors: `file_error`, `data_unusable` for what is no text or too short. */
+export function readTrainText(path: string, tokenizer: Tokenizer, { nTokens, heldOut }: TextOptions): TrainText {
+  const fail = (reason: string): never => {
+    throw new KvasirError('data_unusable', { path, reason })
+  }
+  const text = readText(path, fail)
+  if (text.trim() === '') fail('there is nothing in it')
+  const tokens = tokenizer.encode(text, { addSpecial: false })
+  const nHeldOut = heldOut === 0 ? 0 : Math.max(Math.ceil(tokens.length * heldOut), nTokens + 1)
+  const train = tokens.subarray(0, Math.max(0, tokens.length - nHeldOut))
+  if (train.length <= nTokens) {
+    const rest = nHeldOut === 0 ? '' : `, of which ${nHeldOut} are held out`
+    fail(`it has ${tokens.length} tokens${rest}, and a window needs ${nTokens + 1}`)
+  }
+  const hash = createHash('sha256')
+    .update(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength))
+    .digest('hex')
+  return { path, train, heldOut: tokens.subarray(train.length), hash, bos: tokenizer.addBos ? tokenizer.bos : null }
+}
+
+function readText(path: string, fail: (reason: string) => never): string {
+  const bytes = readBytes(path, fail)
+  if (bytes.includes(0)) fail('it is not text: it has bytes of 0')
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    return fail('it is not UTF-8')
+  }
+}
+
+function readBytes(path: string, fail: (reason: string) => never): Buffer {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (error) {
+    throw new KvasirError('file_error', { action: 'read', path, reason: reasonOf(error) }, { cause: error })
+  }
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes
+  try {
+    return gunzipSync(bytes)
+  } catch (error) {
+    return fail(`it cannot be unpacked: ${reasonOf(error)}`)
+  }
+}

@@ -1,0 +1,62 @@
+/** A llama small enough to check every gradient of: random weights, no file. */
+import type { Backend } from '../../src/ggml/backend.ts'
+import { llamaWeights } from '../../src/models/llama.ts'
+import type { Hyperparameters } from '../../src/models/model.ts'
+import { forwardLlama, type TrainableLlama } from '../../src/train/llama.ts'
+import type { Objective } from '../../src/train/objective.ts'
+import { Parameters } from '../../src/train/parameters.ts'
+import type { TrainText } from '../../src/train/text.ts'
+import type { WeightSource } from '../../src/weights/source.ts'
+import type { TensorSource } from '../../src/weights/upload.ts'
+import { normals } from './random.ts'
+
+export const TINY: Hyperparameters = {
+  shape: { arch: 'llama', nLayer: 2, nEmbd: 16, nHead: 4, nHeadKv: 2, headDim: 8, nFf: 24, nVocab: 11, nCtxTrain: 64 },
+  normEps: 1e-5,
+  rope: { mode: 0, nDims: 8, freqBase: 100, nCtxTrain: 64, scaling: { type: 'none' } },
+  tiedOutput: false,
+}
+
+export interface TinyLlama extends TrainableLlama, Disposable {
+  readonly parameters: Parameters
+  readonly objective: Objective
+}
+
+export function tinyLlama(backend: Backend, hp: Hyperparameters = TINY): TinyLlama {
+  const parameters = new Parameters(backend)
+  const add = (name: string, ne: readonly number[], mean = 0) => {
+    const p = parameters.get(name) ?? parameters.add(name, ne)
+    const values = normals(p.data.length, parameters.all().indexOf(p))
+    p.data.set(values.map((x) => mean + 0.4 * x))
+    return p
+  }
+  const source = (as: 'tensor' | 'constant'): TensorSource => ({
+    has: () => false,
+    matrix: (name, nIn, nOut) => add(name, [nIn, nOut])[as],
+    rows: (name, width, n) => add(name, [width, n])[as],
+    vector: (name, n) => add(name, [n], 1)[as],
+    constant: () => {
+      throw new Error('the tiny model has none')
+    },
+  })
+  const gguf = { format: 'gguf' } as WeightSource
+  const weights = llamaWeights(hp, gguf, source('tensor'))
+  const model = { hp, weights, constants: llamaWeights(hp, gguf, source('constant')) }
+  const objective: Objective = {
+    parameters,
+    nVocab: hp.shape.nVocab,
+    maxNodes: 200,
+    loss: (g, batch) => g.crossEntropyLoss(forwardLlama(g, model, { batch }), batch.targets),
+  }
+  return { ...model, parameters, objective, [Symbol.dispose]: () => parameters[Symbol.dispose]() }
+}
+
+/** Tokens of which each but some follows from the one before: something to learn. */
+export function tinyText(nTokens: number): TrainText {
+  const noise = normals(nTokens, 5)
+  const { nVocab } = TINY.shape
+  const tokens = new Int32Array(nTokens)
+  for (let i = 1; i < nTokens; i++) tokens[i] = (tokens[i - 1]! * 3 + (noise[i]! > 0.6 ? 2 : 1)) % nVocab
+  const nTrain = Math.floor(nTokens * 0.8)
+  return { path: 'tiny', train: tokens.subarray(0, nTrain), heldOut: tokens.subarray(nTrain), hash: `tiny ${nTokens}`, bos: null }
+}

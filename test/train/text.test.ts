@@ -1,0 +1,82 @@
+import { writeFileSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
+import { afterAll, expect, test } from 'vitest'
+import { learningRate } from '../../src/train/schedule.ts'
+import { readTrainText } from '../../src/train/text.ts'
+import { Windows } from '../../src/train/windows.ts'
+import type { Tokenizer } from '../../src/text/tokenizer.ts'
+import { TemporaryFolder } from '../support/reference.ts'
+
+const folder = new TemporaryFolder()
+afterAll(() => folder[Symbol.dispose]())
+
+/** A token per character. */
+const tokenizer = { encode: (text) => Int32Array.from(text, (c) => c.codePointAt(0)!), addBos: false, bos: null } as Tokenizer
+const OPTIONS = { nTokens: 10, heldOut: 0.2 }
+
+function textOf(name: string, bytes: string | Uint8Array, options = OPTIONS) {
+  writeFileSync(folder.file(name), bytes)
+  return readTrainText(folder.file(name), tokenizer, options)
+}
+
+test('the end of a text is held out', () => {
+  const text = textOf('plain', 'a'.repeat(80) + 'b'.repeat(20))
+  expect([text.train.length, text.heldOut.length]).toEqual([80, 20])
+  expect(new Set(text.train)).toEqual(new Set([97]))
+  expect(new Set(text.heldOut)).toEqual(new Set([98]))
+})
+
+test('at least a window is held out, or nothing', () => {
+  expect(textOf('few', 'x'.repeat(30)).heldOut).toHaveLength(11)
+  expect(textOf('none', 'x'.repeat(11), { ...OPTIONS, heldOut: 0 }).train).toHaveLength(11)
+})
+
+test('a gzipped text is the same text', () => {
+  expect(textOf('zipped', gzipSync('hello '.repeat(20)))).toMatchObject({ hash: textOf('whole', 'hello '.repeat(20)).hash })
+})
+
+test.each<[string, string | Uint8Array, RegExp]>([
+  ['empty', '', /nothing in it/],
+  ['blank', ' \n\n ', /nothing in it/],
+  ['short', 'only a few words here', /it has 21 tokens, of which 11 are held out, and a window needs 11/],
+  ['binary', Uint8Array.of(71, 71, 85, 70, 0, 3), /not text/],
+  ['latin-1', Uint8Array.of(102, 252, 114), /not UTF-8/],
+  ['damaged', gzipSync('hello').subarray(0, 12), /cannot be unpacked/],
+])('%s data is refused', (name, bytes, message) => {
+  expect(() => textOf(name, bytes)).toThrow(message)
+})
+
+test('a text that is not there is a file_error', () => {
+  expect(() => readTrainText(folder.file('missing'), tokenizer, OPTIONS)).toThrow(/ENOENT/)
+})
+
+test('a pass over the text takes every window once, in an order of its own', () => {
+  const tokens = Int32Array.from({ length: 105 }, (_, i) => i)
+  const windows = new Windows(tokens, { nTokens: 10, seed: 7, bos: null })
+  const pass = (p: number) => Array.from({ length: windows.nWindows }, (_, i) => windows.at(p * windows.nWindows + i))
+  expect(windows.nWindows).toBe(9)
+  for (const p of [0, 1]) {
+    const starts = pass(p).map((window) => window[0]!)
+    const sorted = starts.toSorted((a, b) => a - b)
+    expect(sorted.map((start) => start - sorted[0]!)).toEqual([0, 10, 20, 30, 40, 50, 60, 70, 80])
+    expect(starts).not.toEqual(sorted)
+    for (const window of pass(p)) expect([...window]).toEqual(Array.from({ length: 11 }, (_, i) => window[0]! + i))
+  }
+  expect(pass(0)).not.toEqual(pass(1))
+  expect(new Windows(tokens, { nTokens: 10, seed: 7, bos: null }).at(12)).toEqual(windows.at(12))
+  expect(new Windows(tokens, { nTokens: 10, seed: 8, bos: null }).at(12)).not.toEqual(windows.at(12))
+})
+
+test('a text of one window is enough, and BOS stands first where a model wants it', () => {
+  const windows = new Windows(Int32Array.of(5, 6, 7), { nTokens: 2, seed: 0, bos: 1 })
+  expect([...windows.at(0)]).toEqual([1, 5, 6])
+  expect([...windows.at(9)]).toEqual([1, 5, 6])
+})
+
+test('the learning rate rises in a line and falls in half a cosine', () => {
+  const schedule = { steps: 11, warmup: 2, rate: 1, finalRate: 0.1 }
+  const rates = Array.from({ length: 11 }, (_, step) => learningRate(step, schedule))
+  expect(rates.slice(0, 3)).toEqual([0.5, 1, 1])
+  expect(rates[6]).toBeCloseTo(0.55, 10)
+  expect(rates[10]).toBeCloseTo(0.1, 10)
+})
