@@ -67,5 +67,10 @@ export function exampleOf({ name, defaults }: MethodInfo): string {
 export function conflictOf(a: AnyMethod, b: AnyMethod): string | undefined {
   const told = (method: AnyMethod, other: AnyMethod) =>
     method.conflicts !== undefined && Object.hasOwn(method.conflicts, other.name) ? method.conflicts[other.name] : undefined
-  return told(a, b) ?? told(b, a)
+  return told(a, b) ?? told(b, a) ?? otherRows(a, b) ?? otherRows(b, a)
+}
+
+function otherRows(share: AnyMethod, keep: AnyMethod): string | undefined {
+  if (share.axis !== 'share' || !share.wantsSameRows || keep.axis !== 'keep' || keep.sameRows) return undefined
+  return `${share.name} uses in one layer what another attends to, and ${keep.name} keeps other rows in each`
 }

@@ -118,7 +118,7 @@ function h2oKeep(chosen: Options, shape: ModelShape): Keep {
     },
 
     settle(cache, endsPrompt) {
-      const scores = cache.layers.flatMap((layer, il) => (layer.rows.length > 0 ? [{ il, layer: new Scores(layer) }] : []))
+      const scores = cache.owned.map(([il, layer]) => ({ il, layer: new Scores(layer) }))
       for (const { layer } of scores) layer.addFresh()
       if (!endsPrompt) return
       if (!budgets.has(cache)) budgets.set(cache, resolve(chosen, cache))

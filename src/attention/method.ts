@@ -149,9 +149,9 @@ export type NewRows = { readonly [store: string]: Tensor }
 
 export interface KeepLayer {
   /** Writes a part's new rows to stores of a layer. Keys are rotated unless they are stored unrotated. */
-  write(layer: AttentionLayer, rows: NewRows): void
+  readonly write: (layer: AttentionLayer, rows: NewRows) => void
   /** What there is to read in a layer, once the new rows are written. */
-  kept(layer: AttentionLayer, projected: Projected): Kept
+  readonly kept: (layer: AttentionLayer, projected: Projected) => Kept
   /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. */
   readonly read?: (kept: Kept, projected: Projected) => ReadResult
   /** Sees the probabilities of a layer. */
@@ -160,9 +160,9 @@ export interface KeepLayer {
 
 /** What the other two axes do with a part in one layer, for the share axis to call, in whole or in parts. */
 export interface OwnLayer extends Pick<KeepLayer, 'write' | 'kept'> {
-  read: ReadLayer
+  readonly read: ReadLayer
   /** All of it: writes keys and values, and reads. */
-  attend(layer: AttentionLayer, projected: Projected): ReadResult
+  readonly attend: (layer: AttentionLayer, projected: Projected) => ReadResult
 }
 
 /** A part's attention in one layer: f32[d · H, n], or null where attention adds nothing to the residual. */
@@ -207,17 +207,23 @@ export interface Method<O extends z.ZodObject = z.ZodObject> {
   tightFor(nTokens: number): z.input<O>
   /** Methods it cannot work with, and why. */
   readonly conflicts?: { readonly [name: string]: string }
+  /** What it needs that an ordinary model lacks; the general conformance tests leave such a method to its own. */
+  readonly needs?: string
   /** Why it cannot serve a model with these options, or null. */
   refuses?(shape: ModelShape, options: z.output<O>): string | null
 }
 
 export interface ShareMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
   readonly axis: 'share'
+  /** True if it uses what one layer finds in another, which must then keep the same rows. */
+  readonly wantsSameRows?: true
   bind(options: z.output<O>, shape: ModelShape): Share
 }
 
 export interface KeepMethod<O extends z.ZodObject = z.ZodObject> extends Method<O> {
   readonly axis: 'keep'
+  /** True if all layers and heads keep the same rows. */
+  readonly sameRows?: true
   bind(options: z.output<O>, shape: ModelShape): Keep
 }
 

@@ -1,7 +1,8 @@
 /** The pieces methods are made of. Shapes: d = headDim, H = nHead, G = nHeadKv, g = H / G, n = tokens of a part. */
 import { F16, F32, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
-import { type CacheLayer, storeOf } from '../kv/cache.ts'
+import type { ModelShape } from '../core/shape.ts'
+import { type CacheLayer, type SequenceCache, storeOf } from '../kv/cache.ts'
 import { roundUp, TILE } from '../kv/layout.ts'
 import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
@@ -96,6 +97,16 @@ export function ungroupHeads({ g, shape }: Step, o: Tensor, n: number): Tensor {
   const { headDim: d, nHead: H } = shape
   const heads = g.reshape(o, d, n, H)
   return g.reshape(n === 1 ? heads : g.cont(g.permute(heads, 0, 2, 1, 3)), d * H, n)
+}
+
+/** Probabilities of a part that may be in memory at once. */
+const MOST_BYTES = 256 * 2 ** 20
+const MOST_QUERIES = 512
+
+/** Tokens that a part may bring where the probabilities of a whole layer outlive it. */
+export function queriesAtOnce({ nHead }: ModelShape, { rows }: SequenceCache): number {
+  const perQuery = Float32Array.BYTES_PER_ELEMENT * nHead * (rows.nRows + MOST_QUERIES)
+  return Math.min(MOST_QUERIES, Math.max(1, Math.floor(MOST_BYTES / perQuery)))
 }
 
 /** softmax of scores f32[m, n · g, G] under a mask f16[m, n]. */

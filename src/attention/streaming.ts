@@ -41,6 +41,7 @@ export const streaming: KeepMethod<typeof options> = {
   options,
   exactFor: (nTokens) => ({ window: nTokens }),
   tightFor: (nTokens) => ({ sink: 3, window: Math.ceil(nTokens / 5) }),
+  sameRows: true,
   bind: ({ sink, window }) => keep(sink, window),
 }
 
@@ -105,7 +106,7 @@ function keep(sink: number, window: number): Keep {
     settle(cache) {
       const { nRows } = cache.rows
       if (nRows <= nKept) return
-      for (const [il, { rows }] of cache.layers.entries()) {
+      for (const [il, { rows }] of cache.owned) {
         if (nRows === nKept + 1) for (const map of rows) map.drop(sink)
         else
           cache.keep(

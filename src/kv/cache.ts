@@ -33,6 +33,8 @@ export class SequenceCache implements Disposable {
   /** Rows there is room for in every layer. */
   readonly capacity: number
   readonly layers: readonly CacheLayer[]
+  /** The layers that hold rows of their own, with their numbers. */
+  readonly owned: readonly (readonly [number, CacheLayer])[]
   /** The row map of the first layer and head that have one: how many tokens were seen is the same in all of them. */
   readonly rows: RowMap
   /** Keys read so far and what dense attention would have read, summed over layers and KV heads; written by the runner. */
@@ -80,7 +82,8 @@ export class SequenceCache implements Disposable {
         },
       }
     })
-    this.rows = this.layers.find(({ rows }) => rows.length > 0)!.rows[0]!
+    this.owned = [...this.layers.entries()].filter(([, { rows }]) => rows.length > 0)
+    this.rows = this.owned[0]![1].rows[0]!
   }
 
   /** First byte of the reserved address space. */
@@ -95,26 +98,25 @@ export class SequenceCache implements Disposable {
 
   /** True while nothing was dropped: row i is position i in every layer and head. */
   get isWhole(): boolean {
-    return this.layers.every(({ rows }) => rows.every((map) => map.isIdentity))
+    return this.owned.every(([, { rows }]) => rows.every((map) => map.isIdentity))
   }
 
   /** Resident bytes of all stores. */
   get bytesHeld(): number {
     if (this.#disposed) return 0
     const layerBytes = ({ stores, rows }: CacheLayer) =>
-      Object.values(stores).reduce((sum, store) => sum + store.bytesHeld(rows[0]?.nHigh ?? 0), 0)
-    return this.layers.reduce((sum, layer) => sum + layerBytes(layer), 0)
+      Object.values(stores).reduce((sum, store) => sum + store.bytesHeld(rows[0]!.nHigh), 0)
+    return this.owned.reduce((sum, [, layer]) => sum + layerBytes(layer), 0)
   }
 
   /** `n` more tokens are stored in every layer. */
   append(n: number): void {
-    for (const { rows } of this.layers) for (const map of rows) map.append(n)
+    for (const [, { rows }] of this.owned) for (const map of rows) map.append(n)
   }
 
   /** Keeps of a layer, per head, the rows with these ranks by position; the rest is dropped and its pages given back. */
   keep(il: number, ranks: readonly ArrayLike<number>[]): void {
     const { stores, rows } = this.layers[il]!
-    if (rows.length === 0) return
     const moved = rows.map((map, head) => map.keep(ranks[head]!))
     for (const store of Object.values(stores)) {
       if (store.layout.fixed !== undefined) continue
@@ -127,7 +129,7 @@ export class SequenceCache implements Disposable {
   /** Forgets all but the first `n` tokens and gives their pages back. */
   truncate(n: number): void {
     this.nTruncated++
-    for (const { stores, rows } of this.layers) {
+    for (const [, { stores, rows }] of this.owned) {
       for (const map of rows) map.truncate(n)
       for (const store of Object.values(stores)) store.discardFrom(n)
     }
@@ -135,7 +137,7 @@ export class SequenceCache implements Disposable {
 
   /** Throws when the books do not agree with themselves. */
   checkIntegrity(): void {
-    for (const { rows } of this.layers) {
+    for (const [, { rows }] of this.owned) {
       for (const map of rows) {
         map.checkIntegrity()
         if (map.nSeen !== this.nTokens) throw new Error('layers disagree on how many tokens they have seen')

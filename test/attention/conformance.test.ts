@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { METHODS } from '../../src/attention/index.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
-import { conforms, settingOf, settingsOf, SHAPES } from '../support/conformance.ts'
+import { conforms, nLayersFor, settingOf, settingsOf, SHAPES } from '../support/conformance.ts'
 
 const SETTINGS = settingsOf(METHODS)
 
@@ -10,8 +10,9 @@ conforms(SETTINGS, METHODS)
 
 describe('settings', () => {
   it('are written in one way, which means the same', () => {
-    const shape = { arch: 'x', nLayer: 1, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPES[0]! }
     for (const methods of SETTINGS) {
+      const nLayer = nLayersFor(methods)
+      const shape = { arch: 'x', nLayer, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPES[0]! }
       const { spec } = attentionFor(settingOf(methods, 'tightFor'), shape)
       expect(attentionFor(spec, shape).spec).toBe(spec)
     }

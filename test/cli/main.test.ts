@@ -258,7 +258,7 @@ describe('methods', () => {
   test('lists them by axis', async () => {
     const { status, stdout } = await kvasir(['methods'])
     expect(status).toBe(0)
-    expect(stdout).toMatch(/dense .*\n\n.*keep: which rows stay in the cache\n(.*\n)* +streaming /)
+    expect(stdout).toMatch(/dense .*\n(.*\n)*keep: which rows stay in the cache\n(.*\n)* +streaming /)
     for (const { name } of METHODS) expect(stdout).toContain(`  ${name} `)
   })
 

@@ -1,10 +1,12 @@
 /** What every method, and every pair that may work together, holds to (design: seven properties). */
 import { describe, expect, it } from 'vitest'
+import { conflictOf } from '../../src/attention/catalogue.ts'
 import type { AnyMethod } from '../../src/attention/method.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
 import { TestLayer } from './attention-layer.ts'
+import { N_LAYER, TestStack } from './attention-stack.ts'
 import { relativeError, TOLERANCE } from './close.ts'
 import { type LayerShape, N_EMBD } from './layer-shape.ts'
 import { normals } from './random.ts'
@@ -48,13 +50,20 @@ async function decode(layer: TestLayer, cache: SequenceCache, from: number, to: 
   return outputs
 }
 
+/** The model that a setting is tested with: methods by which layers share need several. */
+const stackFor = (methods: readonly AnyMethod[]) => (methods.some(({ axis }) => axis === 'share') ? TestStack : TestLayer)
+export const nLayersFor = (methods: readonly AnyMethod[]): number => (stackFor(methods) === TestStack ? N_LAYER : 1)
+
 /** The suite for `settings`, lists of methods that work together; `known` are the methods that settings may name. */
 export function conforms(settings: readonly (readonly AnyMethod[])[], known: readonly AnyMethod[]): void {
-  const layerOf = (setting: AttentionSetting, shape: LayerShape, type: number) => new TestLayer(setting, shape, type, known)
   describe.each(settings.map((methods) => ({ name: methods.map(({ name }) => name).join('+'), methods })))(
     '$name',
     ({ methods }) => {
-      describe.each(SHAPES)('$nHead heads on $nHeadKv of $headDim', (shape) => {
+      const Model = stackFor(methods)
+      const layerOf = (setting: AttentionSetting, shape: LayerShape, type: number) => new Model(setting, shape, type, known)
+      // Several layers take several times as long, and pairs of a method by which layers share are many.
+      const shapes = Model === TestStack && methods.length > 1 ? SHAPES.slice(1, 2) : SHAPES
+      describe.each(shapes)('$nHead heads on $nHeadKv of $headDim', (shape) => {
         it.each([
           ['f32', F32, TOLERANCE.f32],
           ['f16', F16, 4 * TOLERANCE.f16],
@@ -156,12 +165,12 @@ export function conforms(settings: readonly (readonly AnyMethod[])[], known: rea
   )
 }
 
-/** `methods` alone, and each of the keep axis with each of the read axis that it works with. */
+/** `methods` alone, and in pairs of different axes that work together; but not those that need a model of their own. */
 export function settingsOf(methods: readonly AnyMethod[]): AnyMethod[][] {
-  const [keeps, reads] = (['keep', 'read'] as const).map((axis) => methods.filter((method) => method.axis === axis))
-  const agree = (a: AnyMethod, b: AnyMethod) => !(b.name in (a.conflicts ?? {})) && !(a.name in (b.conflicts ?? {}))
+  const usual = methods.filter(({ needs }) => needs === undefined)
+  const agree = (a: AnyMethod, b: AnyMethod) => a.axis !== b.axis && conflictOf(a, b) === undefined
   return [
-    ...methods.map((method) => [method]),
-    ...keeps!.flatMap((keep) => reads!.filter((read) => agree(keep, read)).map((read) => [keep, read])),
+    ...usual.map((method) => [method]),
+    ...usual.flatMap((a, i) => usual.slice(i + 1).flatMap((b) => (agree(a, b) ? [[a, b]] : []))),
   ]
 }

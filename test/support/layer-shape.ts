@@ -1,4 +1,6 @@
-/** The layer that attention tests compute. */
+/** The layers that attention tests compute. */
+import { normals } from './random.ts'
+
 export interface LayerShape {
   readonly nHead: number
   readonly nHeadKv: number
@@ -8,3 +10,17 @@ export interface LayerShape {
 /** Width of the residual stream. */
 export const N_EMBD = 48
 export const ROPE_FREQ_BASE = 10_000
+
+/** W f32[nIn, nOut]. */
+export type LayerWeights = Readonly<Record<'q' | 'k' | 'v' | 'output', Float32Array>>
+
+/** Random weights of layer `il`. */
+export function layerWeights({ nHead, nHeadKv, headDim }: LayerShape, il: number): LayerWeights {
+  const matrix = (n: number, m: number, seed: number) => normals(n * m, 4 * il + seed).map((w) => w / Math.sqrt(n))
+  return {
+    q: matrix(N_EMBD, nHead * headDim, 1),
+    k: matrix(N_EMBD, nHeadKv * headDim, 2),
+    v: matrix(N_EMBD, nHeadKv * headDim, 3),
+    output: matrix(nHead * headDim, N_EMBD, 4),
+  }
+}

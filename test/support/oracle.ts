@@ -1,5 +1,5 @@
 /** Attention as the formulas read: plain loops in float64, one query at a time. What methods are compared with. */
-import { type LayerShape, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
+import { type LayerShape, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 
 export class Oracle {
   readonly shape: LayerShape
@@ -10,8 +10,8 @@ export class Oracle {
   readonly v: readonly (readonly Float64Array[])[]
   readonly #output: Float32Array
 
-  /** `x` f32[nEmbd, T] */
-  constructor(shape: LayerShape, weights: Record<'q' | 'k' | 'v' | 'output', Float32Array>, x: Float32Array) {
+  /** `x` [nEmbd, T] */
+  constructor(shape: LayerShape, weights: LayerWeights, x: Float32Array | Float64Array) {
     this.shape = shape
     this.nTokens = x.length / N_EMBD
     this.#output = weights.output
