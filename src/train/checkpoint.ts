@@ -8,8 +8,9 @@ import { KvasirError } from '../core/errors.ts'
 import { F32 } from '../ggml/types.ts'
 import { openGguf } from '../weights/gguf.ts'
 import { GgufWriter } from '../weights/gguf-writer.ts'
+import { readTensor } from '../weights/read-tensor.ts'
 import { decodePoints, encodePoints, type Point } from './curve.ts'
-import { type Parameters, readTensor } from './parameters.ts'
+import type { Parameters } from './parameters.ts'
 
 /** How far a run is. */
 export interface RunState {

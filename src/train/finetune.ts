@@ -1,8 +1,10 @@
 /** Goes on training a whole model on a text, and writes it as a GGUF. */
+import { rm } from 'node:fs/promises'
 import { KvasirError } from '../core/errors.ts'
 import { Backend } from '../ggml/backend.ts'
 import { llama } from '../models/llama.ts'
 import { loadTokenizer } from '../text/load.ts'
+import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { forwardLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
 import type { Objective } from './objective.ts'
@@ -40,17 +42,20 @@ export async function finetune(options: FinetuneOptions): Promise<TrainReport> {
   const objective = languageModelling(base, parameters, settings.nTokens)
   using tokenizer = loadTokenizer(base)
   const text = readTrainText(file, tokenizer, { nTokens: settings.nTokens, heldOut })
+  const checkpoint = `${out}.checkpoint`
   const report = await train(backend, objective, {
     options: settings,
     text,
     title: `training ${out}`,
-    identity: { what: 'finetune', model },
-    checkpoint: `${out}.checkpoint`,
+    identity: { what: 'finetune', base: fingerprint(base) },
+    checkpoint,
     curve: `${out}.curve`,
     onProgress,
     signal,
   })
-  if (!report.isStopped) await saveModel(base, { path: out, parameters })
+  if (report.isStopped) return report
+  await saveModel(base, { path: out, parameters })
+  await rm(checkpoint, { force: true })
   return report
 }
 

@@ -1,10 +1,10 @@
 /** The parameters of a training run: those of a model's file, and new ones. */
-import { closeSync, openSync, readSync } from 'node:fs'
 import { KvasirError } from '../core/errors.ts'
 import type { Backend } from '../ggml/backend.ts'
 import { type Tensor, shapeOf } from '../ggml/tensor.ts'
 import { BF16, F16, F32, typeName } from '../ggml/types.ts'
 import { convertRows } from '../weights/convert.ts'
+import { readTensor } from '../weights/read-tensor.ts'
 import type { TensorInfo, WeightSource } from '../weights/source.ts'
 import type { TensorSource } from '../weights/upload.ts'
 import { Parameter } from './parameter.ts'
@@ -102,20 +102,4 @@ export function readFloats(source: WeightSource, info: TensorInfo): Float32Array
     rowLength: info.ne[0],
   })
   return new Float32Array(converted.buffer)
-}
-
-/** The bytes of a tensor in its file. Errors: `model_invalid` where the file has become shorter. */
-export function readTensor(source: WeightSource, info: TensorInfo): Uint8Array {
-  const bytes = new Uint8Array(info.nBytes)
-  const descriptor = openSync(source.files[info.file]!, 'r')
-  try {
-    for (let at = 0; at < bytes.length;) {
-      const n = readSync(descriptor, bytes, at, Math.min(bytes.length - at, 2 ** 30), info.offset + at)
-      if (n === 0) throw new KvasirError('model_invalid', { path: source.path, reason: `it ends within '${info.name}'` })
-      at += n
-    }
-  } finally {
-    closeSync(descriptor)
-  }
-  return bytes
 }

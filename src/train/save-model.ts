@@ -4,7 +4,8 @@ import { convertRows } from '../weights/convert.ts'
 import type { GgufSource } from '../weights/gguf.ts'
 import type { GgufValue } from '../weights/gguf-values.ts'
 import { GgufWriter } from '../weights/gguf-writer.ts'
-import { type Parameters, readTensor } from './parameters.ts'
+import { readTensor } from '../weights/read-tensor.ts'
+import type { Parameters } from './parameters.ts'
 
 export interface SaveOptions {
   readonly path: string

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
 import { Backend } from '../../src/ggml/backend.ts'
+import type { Objective } from '../../src/train/objective.ts'
 import { TRAIN_DEFAULTS } from '../../src/train/options.ts'
 import { progressText, type TrainProgress } from '../../src/train/progress.ts'
 import { type RunOptions, train } from '../../src/train/train.ts'
@@ -119,21 +120,16 @@ test('the curve is kept as JSON and as a picture', async () => {
   expect(svg).not.toMatch(/NaN|Infinity/)
 })
 
-test('a loss that is no number ends the run, and the checkpoint is as it was', async () => {
+test('a loss that is no number ends the run, which goes on as if it had not been when that is mended', async () => {
   const checkpoint = folder.file('diverged.checkpoint')
   await run({ checkpoint, ...stopAfter(2) })
-  const before = readFileSync(checkpoint)
   using model = tinyLlama(backend)
-  const objective = {
-    ...model.objective,
-    loss: (...args: Parameters<typeof model.objective.loss>) => args[0].log(args[0].scale(model.objective.loss(...args), -1)),
-  }
+  const right = model.objective
+  const objective: Objective = { ...right, loss: (g, batch) => g.log(g.scale(right.loss(g, batch), -1)) }
   const options = { options: OPTIONS, text: tinyText(400), title: '', identity: { model: 'tiny' }, checkpoint, curve: null }
-  await expect(train(backend, objective, { ...options, checkpointSeconds: 1000 })).rejects.toMatchObject({
-    code: 'training_diverged',
-    fields: { step: 3 },
-  })
-  expect(readFileSync(checkpoint).equals(before) || readFileSync(checkpoint).length === before.length).toBe(true)
+  const failed = train(backend, objective, options)
+  await expect(failed).rejects.toMatchObject({ code: 'training_diverged', fields: { step: 3 } })
+  expect((await run({ checkpoint })).weights).toEqual((await run()).weights)
 })
 
 test.each<[string, Partial<RunOptions>, RegExp]>([
