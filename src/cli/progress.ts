@@ -1,5 +1,6 @@
 /** One line of progress on stderr, and only where a person watches: on a terminal. */
 import type { PromptProgress } from '../engine/ask.ts'
+import { progressText, type TrainProgress } from '../train/progress.ts'
 
 const QUICK_MS = 500 // what takes less needs no progress
 
@@ -18,6 +19,12 @@ export class Progress implements Disposable {
   reading = (progress: PromptProgress): void => {
     if (progress.processed >= progress.total) this.clear()
     else this.#show(readingText(progress))
+  }
+
+  /** Of a training run. */
+  training = (progress: TrainProgress): void => {
+    if (progress.step >= progress.steps) this.clear()
+    else this.#show(progressText(progress))
   }
 
   clear(): void {

@@ -43,7 +43,8 @@ const TICKS = 5
 
 /** The loss of each step, its mean over a fiftieth of the run, and the loss on held-out text. */
 export function curveSvg(title: string, points: readonly Point[]): string {
-  const of = (field: 'loss' | 'heldOut') => points.flatMap((p) => (p[field] === null ? [] : [[p.step, p[field]] as const]))
+  const of = (field: 'loss' | 'heldOut') =>
+    points.flatMap(({ step, [field]: loss }) => (loss !== null && Number.isFinite(loss) ? [[step, loss] as const] : []))
   const [train, heldOut] = [of('loss'), of('heldOut')]
   const all = [...train, ...heldOut].map(([, loss]) => loss)
   const steps = Math.max(1, ...points.map((p) => p.step))

@@ -6,8 +6,8 @@ import { F32 } from '../ggml/types.ts'
 import { checkDifferentiable } from './differentiable.ts'
 import type { Parameter } from './parameter.ts'
 
-/** A node of the forward pass has at most a few in the backward pass. */
-const NODES_PER_NODE = 6
+/** Itself, and at most eight to go back through it (a product with repeated heads: two products, two views, a sum, two additions). */
+const NODES_PER_NODE = 9
 
 export class TrainGraph extends Graph {
   readonly #maxNodes: number

@@ -76,6 +76,18 @@ test('a run that was stopped and resumed, twice, ends bit by bit where one that 
   expect((await run({ checkpoint })).weights).toEqual(whole.weights) // nothing is left to do
 })
 
+test('a run that ends without warning is resumed from the last checkpoint', async () => {
+  const checkpoint = folder.file('crashed.checkpoint')
+  const onProgress = ({ step }: TrainProgress) => {
+    if (step === 5) throw new Error('no power')
+  }
+  await expect(run({ checkpoint, checkpointSeconds: 0, onProgress })).rejects.toThrow('no power')
+  const steps: number[] = []
+  const resumed = await run({ checkpoint, onProgress: ({ step }) => void steps.push(step) })
+  expect(steps[0]).toBe(5) // the step that was under way is done again
+  expect(resumed.weights).toEqual((await run()).weights)
+})
+
 test('a seed decides the course', async () => {
   const [a, b, other] = [await run(), await run(), await run({ options: { ...OPTIONS, seed: 1 } })]
   expect(a.weights).toEqual(b.weights)
