@@ -84,18 +84,17 @@ export class Measure implements Disposable {
     return new Loss(this.#backend, { objective: this.#objective, options: this.#options, weight })
   }
 
-  /** The mean over the first windows of the held-out text; null if there are none, or if it was stopped. */
+  /** The mean over windows from all over the held-out text; null if there are none, or if it was stopped. */
   async heldOut({ heldOut, bos }: TrainText, signal?: AbortSignal): Promise<number | null> {
     const { nTokens, nSequences, measureBatches } = this.#options
-    const nWindows = Math.floor((heldOut.length - 1) / nTokens)
-    if (nWindows < 1) return null
+    if (heldOut.length === 0) return null
     this.#plain ??= new Loss(this.#backend, { objective: this.#objective, options: this.#options, weight: null })
-    const nBatches = Math.max(1, Math.min(measureBatches, Math.floor(nWindows / nSequences)))
+    const nBatches = Math.max(1, Math.min(measureBatches, Math.floor(heldOut.length / nSequences)))
+    const n = nBatches * nSequences
     let sum = 0
     for (let i = 0; i < nBatches; i++) {
       const windows = Array.from({ length: nSequences }, (_, b) => {
-        const at = ((i * nSequences + b) % nWindows) * nTokens
-        const window = heldOut.subarray(at, at + nTokens + 1)
+        const window = heldOut[Math.floor(((i * nSequences + b) * heldOut.length) / n)]!
         return bos === null ? window : Int32Array.of(bos, ...window.subarray(0, nTokens))
       })
       const loss = await this.#plain.compute(windows, signal)

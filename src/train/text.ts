@@ -1,4 +1,4 @@
-/** What a run learns from: a text file as tokens, its end held out to measure by. */
+/** What a run learns from: a text file as tokens, some windows of it held out to measure by. */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
@@ -8,8 +8,8 @@ import type { Tokenizer } from '../text/tokenizer.ts'
 export interface TrainText {
   readonly path: string
   readonly train: Int32Array
-  /** The end of the text. */
-  readonly heldOut: Int32Array
+  /** Windows from all over the text, for the parts of a text differ. */
+  readonly heldOut: readonly Int32Array[]
   /** Of all tokens: the same text with the same tokenizer. */
   readonly hash: string
   /** What stands first in every window, if the model wants that. */
@@ -31,16 +31,32 @@ export function readTrainText(path: string, tokenizer: Tokenizer, { nTokens, hel
   const text = readText(path, fail)
   if (text.trim() === '') fail('there is nothing in it')
   const tokens = tokenizer.encode(text, { addSpecial: false })
-  const nHeldOut = heldOut === 0 ? 0 : Math.max(Math.ceil(tokens.length * heldOut), nTokens + 1)
-  const train = tokens.subarray(0, Math.max(0, tokens.length - nHeldOut))
-  if (train.length <= nTokens) {
-    const rest = nHeldOut === 0 ? '' : `, of which ${nHeldOut} are held out`
-    fail(`it has ${tokens.length} tokens${rest}, and a window needs ${nTokens + 1}`)
+  const size = nTokens + 1
+  const nHeldOut = Math.ceil((tokens.length * heldOut) / size)
+  const left = tokens.length - nHeldOut * size
+  if (left < size) {
+    const rest = nHeldOut === 0 ? '' : `, of which ${nHeldOut * size} are held out`
+    fail(`it has ${tokens.length} tokens${rest}, and a window needs ${size}`)
   }
   const hash = createHash('sha256')
     .update(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength))
     .digest('hex')
-  return { path, train, heldOut: tokens.subarray(train.length), hash, bos: tokenizer.addBos ? tokenizer.bos : null }
+  return { path, ...split(tokens, { size, nHeldOut }), hash, bos: tokenizer.addBos ? tokenizer.bos : null }
+}
+
+/** `nHeldOut` windows at equal distances, and what lies between them. */
+function split(tokens: Int32Array, { size, nHeldOut }: { readonly size: number; readonly nHeldOut: number }) {
+  const train = new Int32Array(tokens.length - nHeldOut * size)
+  const heldOut: Int32Array[] = []
+  let [from, filled] = [0, 0]
+  for (let i = 0; i <= nHeldOut; i++) {
+    const next = i === nHeldOut ? tokens.length : i * size + Math.floor((train.length * (i + 0.5)) / nHeldOut)
+    train.set(tokens.subarray(from, next), filled)
+    filled += next - from
+    from = next + size
+    if (i < nHeldOut) heldOut.push(tokens.subarray(next, from))
+  }
+  return { train, heldOut }
 }
 
 function readText(path: string, fail: (reason: string) => never): string {

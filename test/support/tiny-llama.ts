@@ -51,12 +51,13 @@ export function tinyLlama(backend: Backend, hp: Hyperparameters = TINY): TinyLla
   return { ...model, parameters, objective, [Symbol.dispose]: () => parameters[Symbol.dispose]() }
 }
 
-/** Tokens of which each but some follows from the one before: something to learn. */
+/** Tokens of which each but some follows from the one before: something to learn, in windows of 8. */
 export function tinyText(nTokens: number): TrainText {
   const noise = normals(nTokens, 5)
   const { nVocab } = TINY.shape
   const tokens = new Int32Array(nTokens)
   for (let i = 1; i < nTokens; i++) tokens[i] = (tokens[i - 1]! * 3 + (noise[i]! > 0.6 ? 2 : 1)) % nVocab
   const nTrain = Math.floor(nTokens * 0.8)
-  return { path: 'tiny', train: tokens.subarray(0, nTrain), heldOut: tokens.subarray(nTrain), hash: `tiny ${nTokens}`, bos: null }
+  const heldOut = [0, 1, 2, 3].map((i) => tokens.subarray(nTrain + 9 * i, nTrain + 9 * i + 9))
+  return { path: 'tiny', train: tokens.subarray(0, nTrain), heldOut, hash: `tiny ${nTokens}`, bos: null }
 }

@@ -19,9 +19,9 @@ const options = (more: Partial<FinetuneOptions>): FinetuneOptions => ({
   nSequences: 2,
   steps: 8,
   warmup: 2,
-  rate: 4e-4,
+  rate: 1e-4,
   heldOut: 0.1,
-  measureBatches: 4,
+  measureBatches: 8,
   ...more,
 })
 

@@ -19,16 +19,19 @@ function textOf(name: string, bytes: string | Uint8Array, options = OPTIONS) {
   return readTrainText(folder.file(name), tokenizer, options)
 }
 
-test('the end of a text is held out', () => {
-  const text = textOf('plain', 'a'.repeat(80) + 'b'.repeat(20))
-  expect([text.train.length, text.heldOut.length]).toEqual([80, 20])
-  expect(new Set(text.train)).toEqual(new Set([97]))
-  expect(new Set(text.heldOut)).toEqual(new Set([98]))
+test('windows from all over a text are held out, and every token is in one part or the other', () => {
+  const text = textOf('plain', Array.from({ length: 100 }, (_, i) => String.fromCharCode(200 + i)).join(''))
+  expect(text.heldOut).toHaveLength(2)
+  expect(text.heldOut.map((window) => window[0]! - 200)).toEqual([19, 69])
+  for (const window of text.heldOut) expect([...window]).toEqual(Array.from({ length: 11 }, (_, i) => window[0]! + i))
+  const all = [...text.train, ...text.heldOut.flatMap((window) => [...window])].toSorted((a, b) => a - b)
+  expect(all).toEqual(Array.from({ length: 100 }, (_, i) => 200 + i))
+  expect([...text.train]).toEqual([...text.train].toSorted((a, b) => a - b))
 })
 
 test('at least a window is held out, or nothing', () => {
-  expect(textOf('few', 'x'.repeat(30)).heldOut).toHaveLength(11)
-  expect(textOf('none', 'x'.repeat(11), { ...OPTIONS, heldOut: 0 }).train).toHaveLength(11)
+  expect(textOf('few', 'x'.repeat(30)).heldOut).toHaveLength(1)
+  expect(textOf('none', 'x'.repeat(11), { ...OPTIONS, heldOut: 0 })).toMatchObject({ heldOut: [], train: { length: 11 } })
 })
 
 test('a gzipped text is the same text', () => {
