@@ -10,7 +10,7 @@ export interface TrainText {
   readonly train: Int32Array
   /** Windows from all over the text, for the parts of a text differ. */
   readonly heldOut: readonly Int32Array[]
-  /** Of all tokens: the same text with the same tokenizer. */
+  /** Of the tokens and of what is held out: the same text, the same tokenizer, the same split. */
   readonly hash: string
   /** What stands first in every window, if the model wants that. */
   readonly bos: number | null
@@ -23,11 +23,12 @@ export interface TextOptions {
   readonly heldOut: number
 }
 
-/** Reads a text, perhaps gzipped. Errors: `file_error`, `data_unusable` for what is no text or too short. */
+/** Reads a text, perhaps gzipped. Errors: `usage`, `file_error`, `data_unusable` for what is no text or too short. */
 export function readTrainText(path: string, tokenizer: Tokenizer, { nTokens, heldOut }: TextOptions): TrainText {
   const fail = (reason: string): never => {
     throw new KvasirError('data_unusable', { path, reason })
   }
+  if (!(heldOut >= 0 && heldOut < 1)) throw new KvasirError('usage', { reason: 'heldOut must be from 0 to below 1' })
   const text = readText(path, fail)
   if (text.trim() === '') fail('there is nothing in it')
   const tokens = tokenizer.encode(text, { addSpecial: false })
@@ -38,9 +39,8 @@ export function readTrainText(path: string, tokenizer: Tokenizer, { nTokens, hel
     const rest = nHeldOut === 0 ? '' : `, of which ${nHeldOut * size} are held out`
     fail(`it has ${tokens.length} tokens${rest}, and a window needs ${size}`)
   }
-  const hash = createHash('sha256')
-    .update(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength))
-    .digest('hex')
+  const bytes = new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength)
+  const hash = createHash('sha256').update(bytes).update(`${nHeldOut} of ${size}`).digest('hex')
   return { path, ...split(tokens, { size, nHeldOut }), hash, bos: tokenizer.addBos ? tokenizer.bos : null }
 }
 

@@ -44,10 +44,11 @@ const CHECKPOINT_SECONDS = 30
 
 /**
  * Runs to the last step, or to the signal: then it keeps the steps done in the checkpoint and gives what it has.
- * Errors: `usage`, `checkpoint_mismatch`, `training_diverged`, `file_error` (the checkpoint before is then as it was).
+ * Errors: `usage`, `data_unusable`, `checkpoint_mismatch`, `training_diverged`, `file_error` (the checkpoint before is then as it was).
  */
 export async function train(backend: Backend, objective: Objective, run: RunOptions): Promise<TrainReport> {
   checkOptions(run.options)
+  checkTokens(run.text, objective.nVocab)
   const { options, text, signal, checkpointSeconds = CHECKPOINT_SECONDS } = run
   const { parameters } = objective
   const settings: RunSettings = { ...run.identity, ...options, text: text.hash }
@@ -89,9 +90,12 @@ export async function train(backend: Backend, objective: Objective, run: RunOpti
     return { step: state.step + 1, loss, heldOut: null, rate, gradientNorm: norm, seconds: seconds() }
   }
 
-  if (state.curve.length === 0) {
-    const first = await heldOut()
-    if (first !== null) state = { ...state, curve: [{ ...START, heldOut: first }] }
+  const curve = [...state.curve]
+  state = { ...state, curve }
+  let lastHeldOut = curve.findLast((point) => point.heldOut !== null)?.heldOut ?? null
+  if (curve.length === 0) {
+    lastHeldOut = await heldOut()
+    if (lastHeldOut !== null) curve.push({ ...START, heldOut: lastHeldOut })
   }
   await save() // what cannot be written is known before the work
   let saved = performance.now()
@@ -101,10 +105,10 @@ export async function train(backend: Backend, objective: Objective, run: RunOpti
     const isDue = point.step % options.measureEvery === 0 || point.step === options.steps
     state = { ...state, step: point.step }
     const measured = isDue ? await heldOut() : null
-    state = { ...state, curve: [...state.curve, { ...point, heldOut: measured }] }
+    lastHeldOut = measured ?? lastHeldOut
+    curve.push({ ...point, heldOut: measured })
     const secondsLeft = ((options.steps - state.step) * perStep * options.nTokens) / speed()
-    const last = state.curve.findLast((p) => p.heldOut !== null)?.heldOut ?? null
-    run.onProgress?.({ ...point, heldOut: last, steps: options.steps, tokensPerSecond: speed(), secondsLeft })
+    run.onProgress?.({ ...point, heldOut: lastHeldOut, steps: options.steps, tokensPerSecond: speed(), secondsLeft })
     if ((performance.now() - saved) / 1000 >= checkpointSeconds) {
       await save()
       saved = performance.now()
@@ -116,3 +120,13 @@ export async function train(backend: Backend, objective: Objective, run: RunOpti
 }
 
 const START: Point = { step: 0, loss: null, heldOut: null, rate: 0, gradientNorm: 0, seconds: 0 }
+
+/** ggml ends the process at a row that the embedding does not have. */
+function checkTokens({ path, train, heldOut }: TrainText, nVocab: number): void {
+  for (const tokens of [train, ...heldOut]) {
+    const wrong = tokens.find((token) => token < 0 || token >= nVocab)
+    if (wrong === undefined) continue
+    const reason = `the tokenizer gives token ${wrong}, and the model has ${nVocab}`
+    throw new KvasirError('data_unusable', { path, reason })
+  }
+}

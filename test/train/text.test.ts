@@ -49,6 +49,10 @@ test.each<[string, string | Uint8Array, RegExp]>([
   expect(() => textOf(name, bytes)).toThrow(message)
 })
 
+test('a share of all of the text cannot be held out', () => {
+  expect(() => textOf('all', 'x'.repeat(100), { ...OPTIONS, heldOut: 1 })).toThrow(/heldOut must be/)
+})
+
 test('a text that is not there is a file_error', () => {
   expect(() => readTrainText(folder.file('missing'), tokenizer, OPTIONS)).toThrow(/ENOENT/)
 })

@@ -203,6 +203,12 @@ test.each([
   await expect(run({ options: { ...OPTIONS, ...wrong } })).rejects.toThrow(message)
 })
 
+test('a token that the model does not have is refused', async () => {
+  const text = tinyText(400)
+  text.train[100] = 11
+  await expect(run({ text })).rejects.toThrow(/gives token 11, and the model has 11/)
+})
+
 test('progress is one line', () => {
   const progress = { step: 120, steps: 1000, loss: 2.9134, heldOut: 3.0121, tokensPerSecond: 1240.2, secondsLeft: 726 }
   expect(progressText(progress)).toBe('step 120 of 1000, loss 2.913, held-out 3.012, 1240 tokens/s, 12 min left')
