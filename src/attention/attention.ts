@@ -6,7 +6,7 @@ import type { SequenceCache } from '../kv/cache.ts'
 import { type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
 import { linear } from '../nn/linear.ts'
 import { keepAll, readAll } from './dense.ts'
-import type { AttendLayer, AttentionLayer, Keep, OwnLayer, Read, Share, Step, StepPart } from './method.ts'
+import type { AttendLayer, AttentionLayer, Cycle, Keep, OwnLayer, Read, Share, Step, StepPart } from './method.ts'
 import { join } from './pieces.ts'
 import { columnsOf, projections } from './projected.ts'
 
@@ -76,7 +76,8 @@ export class Attention {
       ...this.#read.stores?.(shape, il, { type: types.k, positions: this.#keep.positions }),
     })
     const layers = Array.from({ length: nLayer }, (_, il) => this.#share.stores?.(il, layer(il)) ?? layer(il))
-    return { layers }
+    const reads = this.#share.reads && Array.from({ length: nLayer }, (_, il) => this.#share.reads!(il))
+    return reads ? { layers, reads } : { layers }
   }
 
   /** Tokens that the next part may bring at most. */
@@ -107,6 +108,11 @@ export class Attention {
     return this.#share.start(step, part, this.#startOwn(step, part))
   }
 
+  /** Groups of layers that a part of `nTokens` runs several times. */
+  cycles(nTokens: number): readonly Cycle[] {
+    return this.#share.cycles?.(nTokens) ?? []
+  }
+
   #startOwn(step: Step, part: StepPart): OwnLayer {
     const keep = this.#keep.start(step, part)
     const { needsProbabilities, positions } = this.#keep
@@ -115,8 +121,9 @@ export class Attention {
     const read = reads ?? reader.start(step, part, needsProbabilities)
     const isAsked = (il: number) => reads === undefined && this.#share.needsProbabilities?.(il) === true
     const openly = readAll.start(step, part, true)
-    const stored = reads || reader !== this.#read || this.#share.needsProbabilities ? this.#read.stored?.(step, part) : undefined
     const isStored = (il: number) => reads !== undefined || reader !== this.#read || isAsked(il)
+    const stored = isStored(0) || this.#share.needsProbabilities ? this.#read.stored?.(step, part) : undefined
+    let strict: OwnLayer | undefined
     const own: OwnLayer = {
       write: keep.write,
       kept: keep.kept,
@@ -126,12 +133,16 @@ export class Attention {
         if (found.p) keep.observe?.(il, found.p)
         return found
       },
-      attend(layer, projected) {
+      store(layer, projected) {
         keep.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
+      },
+      attend(layer, projected) {
+        own.store(layer, projected)
         const kept = keep.kept(layer, projected)
         if (isStored(layer.il)) stored?.(kept, projected)
         return own.read(kept, projected)
       },
+      strict: () => (strict ??= this.#startOwn(step, { ...part, isStrict: true })),
     }
     return own
   }
@@ -141,7 +152,7 @@ export class Attention {
     const part = { cache, nTokens, nRead: this.nRead(cache, nTokens) }
     const ofLayer = (il: number) => {
       const read = this.#share.needsProbabilities?.(il) ? readAll : this.#reader(nTokens)
-      return read.keysRead(il, part) * (this.#share.keyShare?.(il, cache) ?? 1)
+      return read.keysRead(il, part) * (this.#share.keyShare?.(il, cache, nTokens) ?? 1)
     }
     return cache.layers.reduce((sum, { rows }, il) => sum + (rows.length > 0 ? rows.length * ofLayer(il) : 0), 0)
   }
@@ -155,6 +166,19 @@ export class Attention {
   #reader(nTokens: number): Read {
     return nTokens > 1 && (this.#keep.readsPrompts || !this.#read.readsPrompts) ? readAll : this.#read
   }
+}
+
+/** Without any method. */
+export const DENSE_ATTENTION: Attention = new Attention('dense', {})
+
+/** Groups of layers that a step runs several times: as often as the part that needs it most. */
+export function cyclesOf(parts: readonly { readonly attention: Attention; readonly nTokens: number }[]): Cycle[] {
+  const cycles = new Map<string, Cycle>()
+  for (const cycle of parts.flatMap(({ attention, nTokens }) => attention.cycles(nTokens))) {
+    const key = `${cycle.first}-${cycle.last}`
+    if (cycle.passes > (cycles.get(key)?.passes ?? 0)) cycles.set(key, cycle)
+  }
+  return [...cycles.values()]
 }
 
 /** Attention of a whole step: what all parts share is computed once, the rest part by part. */

@@ -72,5 +72,5 @@ export function conflictOf(a: AnyMethod, b: AnyMethod): string | undefined {
 
 function otherRows(share: AnyMethod, keep: AnyMethod): string | undefined {
   if (share.axis !== 'share' || !share.wantsSameRows || keep.axis !== 'keep' || keep.sameRows) return undefined
-  return `${share.name} uses in one layer what another attends to, and ${keep.name} keeps other rows in each`
+  return `${share.name} uses rows of one layer in another, and ${keep.name} keeps other rows in each`
 }

@@ -101,9 +101,10 @@ export class BlockReader {
         const n = searched(block)
         for (let i = 0; i < nQueries; i++) {
           const query = nTokens === 1 ? cache.rows.nRows : begin(block) + i
+          const nSeen = part.isStrict && query > 0 ? query : query + 1
           const row = (block * nQueries + i) * nKeys
           mask.fill(0, row, row + Math.min(n, nSlots) * blockK)
-          mask.fill(0, row + nSlots * blockK, row + nSlots * blockK + query + 1 - n * blockK)
+          mask.fill(0, row + nSlots * blockK, row + nSlots * blockK + nSeen - n * blockK)
         }
       }
     })

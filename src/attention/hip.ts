@@ -191,7 +191,9 @@ function read(o: Options, { headDim: d, nHead: H, nHeadKv: G }: ModelShape): Rea
     readsPrompts: true,
     valueOrder: (il) => (il < o.dense_layers ? 'columns' : 'rows'),
     stores: (_, il): { readonly [name: string]: StoreLayout } =>
-      il < o.dense_layers ? {} : { list: { width: choice.nSlots, nHead: nLists * G, type: F32, order: 'rows', fixed: 1 } },
+      il < o.dense_layers
+        ? {}
+        : { list: { width: choice.nSlots, nHead: nLists * G, type: F32, order: 'rows', fixed: 1, ofReader: true } },
     graphKey(cache, nTokens) {
       if (isDense(cache, nTokens)) return 'dense'
       const rounds = groupsOf(cache, nTokens).map((group) => nRounds(group.nSearched, choice.nSlots))

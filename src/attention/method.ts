@@ -39,6 +39,15 @@ export interface StepPart {
   readonly nTokens: number
   /** Rows a read covers: those touched so far and the new ones, rounded up. */
   readonly nRead: number
+  /** True if no query sees its own key; only the first token of all does, which otherwise would see none. */
+  readonly isStrict?: boolean
+}
+
+/** Layers first … last that a step runs several times, always from the same input; only the last run goes on. */
+export interface Cycle {
+  readonly first: number
+  readonly last: number
+  readonly passes: number
 }
 
 /** One forward pass being recorded. */
@@ -49,6 +58,7 @@ export interface Step {
   /** i32[nTokens] */
   readonly positions: Tensor
   readonly parts: readonly StepPart[]
+  readonly cycles?: readonly Cycle[]
 }
 
 /**
@@ -149,7 +159,7 @@ export type NewRows = { readonly [store: string]: Tensor }
 
 export interface KeepLayer {
   /** Writes a part's new rows to stores of a layer. Keys are rotated unless they are stored unrotated. */
-  readonly write: (layer: AttentionLayer, rows: NewRows) => void
+  readonly write: (layer: Pick<AttentionLayer, 'il'>, rows: NewRows) => void
   /** What there is to read in a layer, once the new rows are written. */
   readonly kept: (layer: AttentionLayer, projected: Projected) => Kept
   /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. */
@@ -161,8 +171,12 @@ export interface KeepLayer {
 /** What the other two axes do with a part in one layer, for the share axis to call, in whole or in parts. */
 export interface OwnLayer extends Pick<KeepLayer, 'write' | 'kept'> {
   readonly read: ReadLayer
-  /** All of it: writes keys and values, and reads. */
+  /** Writes the layer's own keys and values. */
+  readonly store: (layer: AttentionLayer, projected: Projected) => void
+  /** All of it: stores and reads. */
   readonly attend: (layer: AttentionLayer, projected: Projected) => ReadResult
+  /** The same where no query sees its own key, see {@link StepPart.isStrict}. */
+  strict(): OwnLayer
 }
 
 /** A part's attention in one layer: f32[d · H, n], or null where attention adds nothing to the residual. */
@@ -172,6 +186,10 @@ export type AttendLayer = (layer: AttentionLayer, projected: Projected) => Tenso
 export interface Share {
   /** The stores of layer `il`, made of those it would have by itself; a layer without stores takes no rows. */
   stores?(il: number, own: LayerLayout): LayerLayout
+  /** The layer whose rows layer `il` reads; that layer reads its own. Default: its own. */
+  reads?(il: number): number
+  /** Groups of layers that a part of `nTokens` must run several times. */
+  cycles?(nTokens: number): readonly Cycle[]
   /** True for layers whose probabilities it wants: they are read densely, by products, and `p` is over rows 0…nRead - 1. */
   needsProbabilities?(il: number): boolean
   /** Tokens that a part may bring at most. */
@@ -186,8 +204,8 @@ export interface Share {
   settle?(cache: SequenceCache, endsPrompt: boolean): void
   /** False if `cache` holds what depends on more than its rows. Default true. */
   canTruncate?(cache: SequenceCache): boolean
-  /** The share of a key and its value that layer `il` reads for each of its keys: 1/2 without one of them. Default 1. */
-  keyShare?(il: number, cache: SequenceCache): number
+  /** How often layer `il` reads each of its keys with its value: 1/2 where it reads one of the two. Default 1. */
+  keyShare?(il: number, cache: SequenceCache, nTokens: number): number
 }
 
 /** A method: one file, and one line in the registry. */
@@ -217,6 +235,8 @@ export interface ShareMethod<O extends z.ZodObject = z.ZodObject> extends Method
   readonly axis: 'share'
   /** True if it uses what one layer finds in another, which must then keep the same rows. */
   readonly wantsSameRows?: true
+  /** True for models that cannot run without it: it is then part of every setting. */
+  isOfModel?(shape: ModelShape): boolean
   bind(options: z.output<O>, shape: ModelShape): Share
 }
 

@@ -62,10 +62,11 @@ const F16_MINUS_INFINITY = 0xfc00
  * f16[nRead, n]: 0 where a query may see the key of a row, -∞ where the key lies in its future or the row is unused. The
  * rows in use must lie together from 0 on; the new tokens take the rows behind them.
  */
-export function causalMask({ g }: Step, { cache, nTokens, nRead }: StepPart): Tensor {
+export function causalMask({ g }: Step, { cache, nTokens, nRead, isStrict }: StepPart): Tensor {
   return g.input(F16, [nRead, nTokens], (mask) => {
     for (let query = 0; query < nTokens; query++) {
-      const visible = cache.rows.nRows + query + 1
+      const nBefore = cache.rows.nRows + query
+      const visible = isStrict && nBefore > 0 ? nBefore : nBefore + 1
       mask.fill(0, query * nRead, query * nRead + visible)
       mask.fill(F16_MINUS_INFINITY, query * nRead + visible, (query + 1) * nRead)
     }

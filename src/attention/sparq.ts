@@ -84,11 +84,11 @@ function sparqRead({ r, k, local, store, from, realloc }: Options, shape: ModelS
   const storing = (step: Step, part: StepPart): ((kept: Kept, projected: Projected) => Tensor | null) => {
     const write = storeWriter(step, part, !part.cache.isWhole)
     const mean = means?.start(step, part)
-    return (kept, { v, rotated }) => {
+    return (kept, projected) => {
       const { il } = kept.layer
       const columns = columnsOf(part, il)
-      if (columns) write(part.cache.layers[il]!, columns, rotated.k)
-      return mean?.(kept, v) ?? null
+      if (columns && part.cache.layers[il]!.isOwner) write(part.cache.layers[il]!, columns, projected.rotated.k)
+      return mean?.(kept, projected) ?? null
     }
   }
 
@@ -233,11 +233,14 @@ function readChosen(step: Step, kept: Kept, { q, rows, guess, mask, mean }: Chos
 }
 
 /** The rows of the newest `n` positions, the current one first: i32[n, 1], or per layer i32[n, G] once rows were dropped. */
-function newestRows(g: Graph, { cache }: StepPart, n: number): (il: number) => Tensor {
+function newestRows(g: Graph, { cache, isStrict }: StepPart, n: number): (il: number) => Tensor {
   const input = (maps: readonly RowMap[]) =>
     g.input(I32, [n, maps.length], (data) => {
       for (const [head, map] of maps.entries()) {
-        for (let i = 0; i < n; i++) data[head * n + i] = i === 0 || i > map.nRows ? map.nextRow(0) : map.row(map.nRows - i)
+        for (let i = 0; i < n; i++) {
+          const rank = map.nRows - i - (isStrict ? 1 : 0)
+          data[head * n + i] = rank >= 0 && rank < map.nRows ? map.row(rank) : map.nextRow(0)
+        }
       }
     })
   const all = n === 0 || !cache.isWhole ? null : input([cache.rows])

@@ -27,7 +27,7 @@ interface Chosen {
 
 /** Errors: `attention_invalid`, saying which name, option, pair or model it is about. */
 export function attentionFor(setting: AttentionSetting, shape: ModelShape, methods: readonly AnyMethod[] = METHODS): Attention {
-  const chosen = chosenOf(setting, methods)
+  const chosen = withOwn(chosenOf(setting, methods), shape, methods)
   const axes: { share?: Share; keep?: Keep; read?: Read } = {}
   for (const { method, options } of chosen) {
     const reason = method.refuses?.(shape, options)
@@ -37,6 +37,14 @@ export function attentionFor(setting: AttentionSetting, shape: ModelShape, metho
     else axes.read = method.bind(options, shape)
   }
   return new Attention(write(chosen), axes)
+}
+
+/** The chosen methods, and one that the model cannot run without, if it is not among them. */
+function withOwn(chosen: readonly Chosen[], shape: ModelShape, methods: readonly AnyMethod[]): readonly Chosen[] {
+  const own = methods.find((method) => method.axis === 'share' && method.isOfModel?.(shape))
+  if (own === undefined || chosen.some(({ method }) => method === own)) return chosen
+  for (const { method } of chosen) checkPair(own, method)
+  return [{ method: own, options: defaultsOf(own) }, ...chosen]
 }
 
 /** The setting in its shortest spelling; throws as {@link attentionFor} does for what no model could serve. */

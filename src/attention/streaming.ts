@@ -78,10 +78,11 @@ function keep(sink: number, window: number): Keep {
         const positions = positionsOf(part)
         for (let i = 0; i < nTokens; i++) {
           const query = cache.nTokens + i
+          const last = part.isStrict && query > 0 ? query - 1 : query
           const oldest = sink + nDropped(query)
           for (let row = 0; row < nRead; row++) {
             const position = positions[row]!
-            const isSeen = position >= 0 && position <= query && (position < sink || position >= oldest)
+            const isSeen = position >= 0 && position <= last && (position < sink || position >= oldest)
             data[i * nRead + row] = isSeen ? 0 : F16_MINUS_INFINITY
           }
         }

@@ -10,7 +10,7 @@ import type { Tensor } from '../ggml/tensor.ts'
 import { F32 } from '../ggml/types.ts'
 import type { SequenceCache } from '../kv/cache.ts'
 import type { StoreLayout } from '../kv/layout.ts'
-import type { Kept, Step, StepPart } from './method.ts'
+import type { Kept, Projected, Step, StepPart } from './method.ts'
 import { weighStored } from './pieces.ts'
 
 export class ValueMean {
@@ -27,47 +27,47 @@ export class ValueMean {
     return (this.#covered.get(cache) ?? 0) === cache.rows.nRows ? 'running' : 'again'
   }
 
-  /** For each layer, once the new rows `v` f32[d, G, m] are written: the mean f32[d, 1, G] with them, stored as `mean`. */
-  start({ g, shape: { nHeadKv: G } }: Step, part: StepPart): (kept: Kept, v: Tensor) => Tensor {
-    const { cache, nTokens, nRead } = part
+  /**
+   * For each layer, once the new rows are written: the mean f32[d, 1, G] of what the part's queries see, with the new rows or,
+   * where no query sees its own key, without them. Stored as `mean`, with the new rows, by the layer whose rows they are.
+   */
+  start(step: Step, part: StepPart): (kept: Kept, projected: Projected) => Tensor {
+    const { g, shape } = step
+    const { cache, nTokens, nRead, isStrict } = part
     const way = this.way(cache)
-    /** 1 / (n + m) for each of `n` rows in use, 0 for the others. */
-    const shares = (nRows: () => number) => (data: Float32Array) => {
-      const all = cache.rows.nRows + nTokens
-      if (way !== 'each time') this.#covered.set(cache, all)
-      for (let head = 0; head < G; head++) {
-        const at = (head * data.length) / G
-        data.fill(1 / all, at, at + nRows())
-        data.fill(0, at + nRows(), at + data.length / G)
-      }
-    }
+    const nAll = () => cache.rows.nRows + nTokens
+    /** `share` for each of the first `n` rows, 0 for the others: f32[…, G]. */
+    const shares = (ne: readonly [number, number], n: () => number, share: (row: number) => number) =>
+      g.input(F32, [...ne, shape.nHeadKv], (data) => {
+        const size = ne[0] * ne[1]
+        for (let i = 0; i < data.length; i++) data[i] = i % size < n() ? share(i % size) : 0
+        if (way !== 'each time') this.#covered.set(cache, nAll())
+      })
+    const equal = () => 1 / nAll()
     if (way === 'running') {
-      const before = g.input(F32, [1], (data) => (data[0] = cache.rows.nRows / (cache.rows.nRows + nTokens)))
-      const each = g.input(
-        F32,
-        [1, nTokens, G],
-        shares(() => nTokens),
-      )
-      return (kept, v) => {
-        const stored = meanOf(cache, kept)
-        const mean = g.add(g.mul(stored, before), g.outProd(g.permute(v, 0, 2, 1, 3), each))
+      const before = g.input(F32, [1], (data) => (data[0] = cache.rows.nRows / nAll()))
+      const each = shares([1, nTokens], () => nTokens, equal)
+      return (kept, projected) => {
+        const { stored, isOwner } = meanOf(cache, kept)
+        if (!isOwner) return stored
+        const old = isStrict ? g.expand(g.cont(stored)) : stored
+        const mean = g.add(g.mul(stored, before), g.outProd(g.permute(projected.v, 0, 2, 1, 3), each))
         g.expand(g.cpy(mean, stored))
-        return mean
+        return isStrict ? old : mean
       }
     }
-    const each = g.input(
-      F32,
-      [nRead, 1, G],
-      shares(() => cache.rows.nRows + nTokens),
-    )
+    const all = shares([nRead, 1], nAll, equal)
+    const others = shares([nRead, 1], nAll, (row) => (row === cache.rows.nextRow(0) ? 0 : 1 / Math.max(1, cache.rows.nRows)))
     return (kept) => {
-      const mean = weighStored({ g } as Step, each, kept.v)
-      if (way === 'again') g.expand(g.cpy(mean, meanOf(cache, kept)))
-      return mean
+      const { stored, isOwner } = meanOf(cache, kept)
+      const mean = weighStored(step, all, kept.v)
+      if (way === 'again' && isOwner) g.expand(g.cpy(mean, stored))
+      return isStrict ? weighStored(step, others, kept.v) : mean
     }
   }
 }
 
-function meanOf(cache: SequenceCache, { layer }: Kept): Tensor {
-  return cache.layers[layer.il]!.stores['mean']!.tensor
+function meanOf(cache: SequenceCache, { layer }: Kept): { readonly stored: Tensor; readonly isOwner: boolean } {
+  const { stores, isOwner } = cache.layers[layer.il]!
+  return { stored: stores['mean']!.tensor, isOwner }
 }

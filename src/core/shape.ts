@@ -1,4 +1,6 @@
 /** What attention, cache and planner need to know of a model. Counts are per model unless they say otherwise. */
+import type { LayerSharing } from './layer-types.ts'
+
 export interface ModelShape {
   /** GGUF's `general.architecture`, e.g. `llama`. */
   readonly arch: string
@@ -15,4 +17,6 @@ export interface ModelShape {
   readonly nVocab: number
   /** Positions the model was trained for. */
   readonly nCtxTrain: number
+  /** There if layers read each other's keys and values. */
+  readonly sharing?: LayerSharing
 }

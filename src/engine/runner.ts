@@ -4,7 +4,7 @@
  * The linear layers see all tokens side by side, attention works sequence by sequence. A graph is recorded once per shape
  * of a step and computed again while the shape repeats, which in decoding it does for a whole tile of tokens.
  */
-import { type Attention, type CacheTypes, startStep } from '../attention/attention.ts'
+import { type Attention, type CacheTypes, cyclesOf, DENSE_ATTENTION, startStep } from '../attention/attention.ts'
 import { attentionFor } from '../attention/spec.ts'
 import { keysDense, type Step, type StepPart } from '../attention/method.ts'
 import { KvasirError } from '../core/errors.ts'
@@ -128,7 +128,7 @@ export class Runner implements Disposable {
 
   /** Resident bytes of a dense cache with `nTokens`. */
   denseBytes(nTokens: number): number {
-    return residentTotal(this.attention('dense').layout(this.shape, this.#types), nTokens)
+    return residentTotal(DENSE_ATTENTION.layout(this.shape, this.#types), nTokens)
   }
 
   /** The attention of a setting for this model. Errors: `attention_invalid`. */
@@ -220,7 +220,9 @@ export class Runner implements Disposable {
 
   #record(key: string, parts: readonly RunPart[]): Plan {
     const ofPart = ({ sequence: { attention }, tokens }: RunPart) => NODES_PER_PART + attention.nNodes(tokens.length)
-    const nNodes = this.shape.nLayer * (NODES_PER_LAYER + parts.reduce((sum, part) => sum + ofPart(part), 0)) + 64
+    const cycles = cyclesOf(parts.map(({ sequence: { attention }, tokens }) => ({ attention, nTokens: tokens.length })))
+    const nAgain = cycles.reduce((n, { first, last, passes }) => n + (passes - 1) * (last + 1 - first), 0)
+    const nNodes = (this.shape.nLayer + nAgain) * (NODES_PER_LAYER + parts.reduce((sum, part) => sum + ofPart(part), 0)) + 64
     const graph = new Graph(nNodes)
     try {
       const plan: Plan = { key, graph, logits: null, parts, seconds: Infinity, [Symbol.dispose]: () => graph[Symbol.dispose]() }
@@ -229,7 +231,7 @@ export class Runner implements Disposable {
       const positions = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, _, position) => (data[at] = position)))
       const nOut = outputsOf(parts).length
       const outputs = nOut > 0 ? graph.input(I32, [nOut], (data) => data.set(outputsOf(plan.parts))) : null
-      const step: Step = { g: graph, shape: this.shape, nTokens, positions, parts: stepParts(parts) }
+      const step: Step = { g: graph, shape: this.shape, nTokens, positions, parts: stepParts(parts), cycles }
       const logits = this.#model.forward(
         step,
         { tokens, outputs },

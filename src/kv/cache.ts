@@ -12,19 +12,33 @@ import { Store } from './store.ts'
 
 let nextId = 1
 
-/** One layer's stores by name, and the row map of each KV head; a layer that stores no values takes no rows. */
+/** The stores that a layer reads, by name, and the row map of each KV head; a layer that stores no values takes no rows. */
 export interface CacheLayer {
   /** Keys and values; whoever asks for what the layer does not store gets an error. */
   readonly k: Store
   readonly v: Store
   readonly stores: { readonly [name: string]: Store }
   readonly rows: readonly RowMap[]
+  /** False if the layer reads the rows of another: these are then here too. */
+  readonly isOwner: boolean
 }
 
 export function storeOf({ stores }: Pick<CacheLayer, 'stores'>, name: string): Store {
   const store = stores[name]
   if (store === undefined) throw new Error(`a layer that stores ${Object.keys(stores).join(', ') || 'nothing'} has no ${name}`)
   return store
+}
+
+function cacheLayer(layer: Pick<CacheLayer, 'stores' | 'rows' | 'isOwner'>): CacheLayer {
+  return {
+    ...layer,
+    get k() {
+      return storeOf(layer, 'k')
+    },
+    get v() {
+      return storeOf(layer, 'v')
+    },
+  }
 }
 
 export class SequenceCache implements Disposable {
@@ -42,6 +56,8 @@ export class SequenceCache implements Disposable {
   keysDense = 0
   /** How often tokens were forgotten: what a method remembers of an earlier state then no longer holds. */
   nTruncated = 0
+  /** Every store once, with the rows it holds. */
+  readonly #held: readonly { readonly store: Store; readonly rows: readonly RowMap[] }[]
   readonly #memory: Reservation
   readonly #buffer: Pointer
   readonly #context: Pointer
@@ -68,22 +84,17 @@ export class SequenceCache implements Disposable {
       offset += storeBytes(store, capacity)
       return made
     }
-    this.layers = layout.layers.map((layer) => {
+    const own = layout.layers.map((layer) => {
       const stores = Object.fromEntries(Object.entries(layer).map(([name, store]) => [name, place(store)]))
-      const rows = Array.from({ length: layer['v']?.nHead ?? 0 }, () => new RowMap())
-      return {
-        stores,
-        rows,
-        get k() {
-          return storeOf(this, 'k')
-        },
-        get v() {
-          return storeOf(this, 'v')
-        },
-      }
+      return { stores, rows: Array.from({ length: layer['v']?.nHead ?? 0 }, () => new RowMap()) }
     })
-    this.owned = [...this.layers.entries()].filter(([, { rows }]) => rows.length > 0)
+    this.layers = own.map(({ stores }, il) => {
+      const owner = own[layout.reads?.[il] ?? il]!
+      return cacheLayer({ stores: { ...owner.stores, ...stores }, rows: owner.rows, isOwner: owner === own[il] })
+    })
+    this.owned = [...this.layers.entries()].filter(([, { rows, isOwner }]) => isOwner && rows.length > 0)
     this.rows = this.owned[0]![1].rows[0]!
+    this.#held = own.flatMap(({ stores }, il) => Object.values(stores).map((store) => ({ store, rows: this.layers[il]!.rows })))
   }
 
   /** First byte of the reserved address space. */
@@ -104,9 +115,7 @@ export class SequenceCache implements Disposable {
   /** Resident bytes of all stores. */
   get bytesHeld(): number {
     if (this.#disposed) return 0
-    const layerBytes = ({ stores, rows }: CacheLayer) =>
-      Object.values(stores).reduce((sum, store) => sum + store.bytesHeld(rows[0]!.nHigh), 0)
-    return this.owned.reduce((sum, [, layer]) => sum + layerBytes(layer), 0)
+    return this.#held.reduce((sum, { store, rows }) => sum + store.bytesHeld(rows[0]?.nHigh ?? 0), 0)
   }
 
   /** `n` more tokens are stored in every layer. */

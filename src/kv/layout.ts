@@ -25,6 +25,8 @@ export interface StoreLayout {
   readonly order: 'rows' | 'columns'
   /** Rows that do not grow with the tokens: what a method remembers besides them. */
   readonly fixed?: number
+  /** It belongs to the layer that reads, not to the keys: a layer that reads another's keys has its own. */
+  readonly ofReader?: true
 }
 
 /** `k` and `v`, and under other names what a method adds. A layer may lack any of them. */
@@ -34,6 +36,8 @@ export interface LayerLayout {
 
 export interface CacheLayout {
   readonly layers: readonly LayerLayout[]
+  /** Entry i is the layer whose rows layer i reads, if not every layer reads its own. */
+  readonly reads?: readonly number[]
 }
 
 /** Bytes that one token adds, all layers together. */

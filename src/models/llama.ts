@@ -13,7 +13,9 @@ import { llama3Factors, type Rope, ropeParams, type RopeScaling } from '../nn/ro
 import type { WeightSource } from '../weights/source.ts'
 import type { TensorSource, Uploader } from '../weights/upload.ts'
 import { Fields } from './hyperparameters.ts'
+import { sharingOf } from './layer-sharing.ts'
 import type { Architecture, Hyperparameters, Model } from './model.ts'
+import { throughLayers } from './stack.ts'
 
 export interface LlamaLayer {
   readonly attentionNorm: RmsNorm
@@ -34,7 +36,7 @@ const MOST = { layers: 1024, width: 2 ** 20, heads: 4096, tokens: 2 ** 30, vocab
 
 export const llama: Architecture = {
   gguf: 'llama',
-  huggingface: ['llama', 'mistral'],
+  huggingface: ['llama', 'mistral', 'lckv-llama'],
   hyperparameters: (source) => (source.format === 'gguf' ? fromGguf(source) : fromConfig(source)),
   build,
 }
@@ -60,6 +62,7 @@ function fromGguf(source: WeightSource): Hyperparameters {
     nVocab: f.count('vocab_size', MOST.vocab, Array.isArray(tokens) ? tokens.length : undefined),
     nCtxTrain,
   }
+  const sharing = sharingOf(f, 'attention.', shape.nLayer)
   const nDims = f.count('rope.dimension_count', headDim, headDim)
   const rope: Rope = {
     mode: 0,
@@ -69,7 +72,12 @@ function fromGguf(source: WeightSource): Hyperparameters {
     scaling: ggufScaling(f, nCtxTrain),
   }
   const tiedOutput = !source.tensors.has('output.weight')
-  return checked(f, { shape, normEps: f.positive('attention.layer_norm_rms_epsilon'), rope, tiedOutput })
+  return checked(f, {
+    shape: { ...shape, ...sharing },
+    normEps: f.positive('attention.layer_norm_rms_epsilon'),
+    rope,
+    tiedOutput,
+  })
 }
 
 function ggufScaling(f: Fields, nCtxTrain: number): RopeScaling {
@@ -94,9 +102,11 @@ function fromConfig(source: WeightSource): Hyperparameters {
   if (activation !== 'silu') throw f.unsupported(`activation '${activation}'`)
   const nHead = f.count('num_attention_heads', MOST.heads)
   const nEmbd = f.count('hidden_size', MOST.width)
+  // LCKV's config has the window for layers that slide, which `layer_types` would name.
+  const isLckv = f.text('model_type') === 'lckv-llama'
   const nCtxTrain = Math.min(
     f.count('max_position_embeddings', MOST.tokens, 2048),
-    f.count('sliding_window', MOST.tokens, MOST.tokens),
+    isLckv ? MOST.tokens : f.count('sliding_window', MOST.tokens, MOST.tokens),
   )
   const shape = {
     arch: 'llama',
@@ -109,12 +119,13 @@ function fromConfig(source: WeightSource): Hyperparameters {
     nVocab: f.count('vocab_size', MOST.vocab),
     nCtxTrain,
   }
+  const sharing = isLckv ? sharingOf(f, '', shape.nLayer) : {}
   // Newer configs hold everything about RoPE in one object.
   const r = f.get('rope_parameters') === undefined ? f.object('rope_scaling') : f.object('rope_parameters')
   const freqBase = f.positive('rope_theta', r.positive('rope_theta', 10_000))
   const rope: Rope = { mode: 2, nDims: shape.headDim, freqBase, nCtxTrain, scaling: configScaling(r, nCtxTrain) }
   const tiedOutput = f.flag('tie_word_embeddings')
-  return checked(f, { shape, normEps: f.positive('rms_norm_eps', 1e-6), rope, tiedOutput })
+  return checked(f, { shape: { ...shape, ...sharing }, normEps: f.positive('rms_norm_eps', 1e-6), rope, tiedOutput })
 }
 
 function configScaling(r: Fields, nCtxTrain: number): RopeScaling {
@@ -157,19 +168,36 @@ export function llamaWeights(hp: Hyperparameters, source: WeightSource, up: Tens
   const rope = ropeParams(hp.rope)
   const ropeFactors = factors(hp.rope, up)
 
+  /** A projection that layers which read another layer's keys and values lack; asking for it is an error. */
+  const own = (il: number, ours: string, theirs: string): (() => Linear) => {
+    const isThere = (hp.shape.sharing?.reads[il] ?? il) === il
+    const made = isThere ? linear(name(il, ours, theirs), nEmbd, nHeadKv * headDim) : null
+    return () => {
+      if (made === null) throw new Error(`layer ${il} has no ${theirs}`)
+      return made
+    }
+  }
+
   const embedding = gguf ? 'token_embd.weight' : 'model.embed_tokens.weight'
   const tokenEmbedding = up.rows(embedding, nEmbd, nVocab)
+  const attention = (il: number): AttentionLayer => {
+    const q = linear(name(il, 'attn_q', 'self_attn.q_proj'), nEmbd, nHead * headDim)
+    const k = own(il, 'attn_k', 'self_attn.k_proj')
+    const v = own(il, 'attn_v', 'self_attn.v_proj')
+    const output = linear(name(il, 'attn_output', 'self_attn.o_proj'), nHead * headDim, nEmbd)
+    return {
+      ...{ il, q, output, rope, ropeFactors },
+      get k() {
+        return k()
+      },
+      get v() {
+        return v()
+      },
+    }
+  }
   const layers: LlamaLayer[] = Array.from({ length: nLayer }, (_, il) => ({
     attentionNorm: norm(name(il, 'attn_norm', 'input_layernorm')),
-    attention: {
-      il,
-      q: linear(name(il, 'attn_q', 'self_attn.q_proj'), nEmbd, nHead * headDim),
-      k: linear(name(il, 'attn_k', 'self_attn.k_proj'), nEmbd, nHeadKv * headDim),
-      v: linear(name(il, 'attn_v', 'self_attn.v_proj'), nEmbd, nHeadKv * headDim),
-      output: linear(name(il, 'attn_output', 'self_attn.o_proj'), nHead * headDim, nEmbd),
-      rope,
-      ropeFactors,
-    },
+    attention: attention(il),
     mlpNorm: norm(name(il, 'ffn_norm', 'post_attention_layernorm')),
     mlp: {
       gate: linear(name(il, 'ffn_gate', 'mlp.gate_proj'), nEmbd, nFf),
@@ -189,19 +217,20 @@ function build(hp: Hyperparameters, source: WeightSource, up: Uploader): Model {
 
   return {
     layers,
-    forward({ g }, { tokens, outputs }, attend) {
-      let x = g.getRows(tokenEmbedding, tokens) // [nEmbd, nTokens]
-      for (const { attentionNorm, attention, mlpNorm, mlp } of layers) {
+    forward({ g, cycles = [] }, { tokens, outputs }, attend) {
+      const run = (il: number, x: Tensor): Tensor => {
+        const { attentionNorm, attention, mlpNorm, mlp } = layers[il]!
         let attended = attend(attention, rmsNorm(g, attentionNorm, x))
-        if (attention.il === nLayer - 1) {
-          if (outputs === null) return null
+        if (il === nLayer - 1) {
+          if (outputs === null) return x
           if (attended) attended = g.getRows(attended, outputs)
           x = g.getRows(x, outputs)
         }
         if (attended) x = g.add(attended, x)
-        x = g.add(gatedMlp(g, mlp, rmsNorm(g, mlpNorm, x)), x)
+        return g.add(gatedMlp(g, mlp, rmsNorm(g, mlpNorm, x)), x)
       }
-      return g.mulMat(output, rmsNorm(g, outputNorm, x))
+      const x = throughLayers(nLayer, cycles, { x: g.getRows(tokenEmbedding, tokens), run }) // [nEmbd, nTokens]
+      return outputs === null ? null : g.mulMat(output, rmsNorm(g, outputNorm, x))
     },
   }
 }

@@ -97,7 +97,7 @@ it.each([
   ['sa:layers=0-2', 'layer 0 has none before it'],
   ['sa:layers=3-9', 'it has no layer 5: its 5 layers are 0 to 4'],
   ['sa:layers=3..4', 'spans of layers are written 10-20'],
-  ['sa+h2o', 'sa uses in one layer what another attends to, and h2o keeps other rows in each'],
+  ['sa+h2o', 'sa uses rows of one layer in another, and h2o keeps other rows in each'],
   ['sa+drop', 'answer the same question'],
 ])('%s is refused', (setting, reason) => {
   expect(() => new TestStack(setting, SHAPES[0]!, F32)).toThrow(reason)

@@ -1,5 +1,5 @@
 /** One attention layer with random weights, computed by a method on one or more sequences, and by plain float64 loops. */
-import { type Attend, type Attention, startStep } from '../../src/attention/attention.ts'
+import { type Attend, type Attention, cyclesOf, startStep } from '../../src/attention/attention.ts'
 import { METHODS } from '../../src/attention/index.ts'
 import type { AnyMethod, AttentionLayer, Step } from '../../src/attention/method.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
@@ -61,6 +61,7 @@ export class TestLayer implements Disposable {
       shape: this.modelShape,
       nTokens,
       positions,
+      cycles: cyclesOf(counts.map((nTokens) => ({ attention: this.attention, nTokens }))),
       parts: parts.map(({ cache }, i) => {
         const nTokens = counts[i]!
         return { cache, first: firsts[i]!, nTokens, nRead: this.attention.nRead(cache, nTokens) }

@@ -3,12 +3,15 @@ import type { Attend } from '../../src/attention/attention.ts'
 import type { Step } from '../../src/attention/method.ts'
 import type { ModelShape } from '../../src/core/shape.ts'
 import type { Tensor } from '../../src/ggml/tensor.ts'
+import { throughLayers } from '../../src/models/stack.ts'
 import { TestLayer } from './attention-layer.ts'
 import { type LayerShape, layerWeights, type LayerWeights, N_EMBD } from './layer-shape.ts'
 import { Oracle } from './oracle.ts'
 
 export const N_LAYER = 5
 const EPS = 1e-6
+/** Of layers that run several times. */
+const MOST_PASSES = 48
 
 export class TestStack extends TestLayer {
   readonly #weights = Array.from({ length: N_LAYER }, (_, il) => layerWeights(this.shape, il))
@@ -18,15 +21,17 @@ export class TestStack extends TestLayer {
   }
 
   protected override get nRuns(): number {
-    return N_LAYER
+    return N_LAYER * MOST_PASSES
   }
 
   protected override forward(step: Step, attend: Attend, x: Tensor): Tensor {
-    const { g } = step
-    return this.#weights.reduce((before, weights, il) => {
-      const attended = attend(this.layer(g, il, weights), g.rmsNorm(before, EPS))
+    const { g, cycles = [] } = step
+    const layers = this.#weights.map((weights, il) => this.layer(g, il, weights))
+    const run = (il: number, before: Tensor): Tensor => {
+      const attended = attend(layers[il]!, g.rmsNorm(before, EPS))
       return attended ? g.add(before, attended) : before
-    }, x)
+    }
+    return throughLayers(N_LAYER, cycles, { x, run })
   }
 
   override oracle(x: Float32Array): StackOracle {
@@ -47,10 +52,15 @@ export class StackOracle extends Oracle {
     this.#x = x
   }
 
+  /** Layer `il` for residuals x f64[nEmbd, T]. */
+  at(il: number, x: Float64Array): Oracle {
+    return new Oracle(this.shape, this.#weights[il]!, normed(x))
+  }
+
   /** f64[nEmbd, T] after all layers. */
   stack(attend: OracleLayer): Float64Array {
-    return this.#weights.reduce((x, weights, il) => {
-      const added = attend(new Oracle(this.shape, weights, normed(x)), il)
+    return this.#weights.reduce((x, _, il) => {
+      const added = attend(this.at(il, x), il)
       return added ? x.map((value, i) => value + added[i]!) : x
     }, Float64Array.from(this.#x))
   }

@@ -1,10 +1,12 @@
 /** The layers that attention tests compute. */
+import type { LayerSharing } from '../../src/core/layer-types.ts'
 import { normals } from './random.ts'
 
 export interface LayerShape {
   readonly nHead: number
   readonly nHeadKv: number
   readonly headDim: number
+  readonly sharing?: LayerSharing
 }
 
 /** Width of the residual stream. */
