@@ -123,6 +123,7 @@ function methodPart(info: MethodInfo): string[] {
     `- axis: ${info.axis}`,
     `- source: ${info.source}`,
     `- cost: ${info.cost}`,
+    ...(info.needs === undefined ? [] : [`- needs: ${info.needs}`]),
     `- works with: ${info.composes_with.map((name) => `\`${name}\``).join(', ') || 'no other method'}`,
     ...(conflicts.length > 0 ? [`- not with: ${conflicts.join('; ')}`] : []),
     `- for example: \`--attention ${exampleOf(info)}\``,

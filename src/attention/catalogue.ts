@@ -21,6 +21,8 @@ export interface MethodInfo {
   readonly summary: string
   readonly source: string
   readonly cost: string
+  /** What it needs that an ordinary model lacks. */
+  readonly needs?: string
   /** JSON Schema. */
   readonly options: MethodSchema
   /** Of the options that have one value for it; the description of the others says what they are by themselves. */
@@ -50,6 +52,7 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
     summary,
     source,
     cost,
+    ...(method.needs !== undefined && { needs: method.needs }),
     options: schemaOf(method),
     defaults: defaultsOf(method),
     composes_with: others.map((other) => other.name).filter((other) => !Object.hasOwn(conflicts, other)),

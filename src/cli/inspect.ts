@@ -3,6 +3,7 @@ import { basename } from 'node:path'
 import { statSync } from 'node:fs'
 import { z } from 'zod'
 import { KvasirError } from '../core/errors.ts'
+import { type LayerSharing, writeLayerTypes } from '../core/layer-types.ts'
 import { formatBytes } from '../core/sizes.ts'
 import { type MemoryEstimate, estimateMemory, hyperparametersOf } from '../engine/estimate.ts'
 import { bundledModel } from '../engine/model.ts'
@@ -106,11 +107,12 @@ function toText({ source, hyperparameters: hp, memory, ...report }: Report, with
     row('architecture', report.architecture + (report.unsupported === null ? '' : `, not supported: ${report.unsupported}`)),
   ]
   if (hp) {
-    const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nCtxTrain } = hp.shape
+    const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nCtxTrain, sharing } = hp.shape
     const groups = nHead === nHeadKv ? '' : `, ${nHeadKv} KV heads`
     const { freqBase, nDims, scaling } = hp.rope
     lines.push(
       row('shape', `${nLayer} layers, width ${nEmbd}, ${nHead} heads of ${headDim}${groups}, feed-forward ${nFf}`),
+      ...(sharing === undefined ? [] : [row('sharing', sharingText(sharing))]),
       row('vocabulary', `${nVocab} tokens, output ${hp.tiedOutput ? 'tied to the embedding' : 'of its own'}`),
       row('context', `trained for ${nCtxTrain} tokens`),
       row(
@@ -140,6 +142,12 @@ function toText({ source, hyperparameters: hp, memory, ...report }: Report, with
   return lines
 }
 
+function sharingText({ reads, forceNodiag, forwardPasses, backwardPasses }: LayerSharing): string {
+  const nOwn = new Set(reads).size
+  const nodiag = forceNodiag ? ', no token sees itself' : ''
+  return `${nOwn} of ${reads.length} layers keep keys and values (lckv ${writeLayerTypes(reads)}), ${forwardPasses} + ${backwardPasses} passes${nodiag}`
+}
+
 function toJson({ source, hyperparameters: hp, memory, ...report }: Report, withTensors: boolean): object {
   return {
     name: report.name,
@@ -159,6 +167,7 @@ function toJson({ source, hyperparameters: hp, memory, ...report }: Report, with
       n_ff: hp.shape.nFf,
       n_vocab: hp.shape.nVocab,
       n_ctx_train: hp.shape.nCtxTrain,
+      ...(hp.shape.sharing && { sharing: snakeKeys(hp.shape.sharing) }),
       norm_eps: hp.normEps,
       tied_output: hp.tiedOutput,
       rope: { freq_base: hp.rope.freqBase, n_dims: hp.rope.nDims, scaling: snakeKeys(hp.rope.scaling) },

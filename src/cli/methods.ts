@@ -55,6 +55,7 @@ function methodText(info: MethodInfo): string[] {
       ['axis', `${info.axis}: ${AXIS_QUESTIONS[info.axis]}`],
       ['source', info.source],
       ['cost', `${info.cost}; ${COST_LETTERS}`],
+      ...(info.needs === undefined ? [] : [['needs', info.needs] as [string, string]]),
       ['with', info.composes_with.join(', ') || 'no other method'],
     ]),
     ...(conflicts.length > 0 ? ['', 'Not with:', ...columns(conflicts)] : []),

@@ -28,6 +28,11 @@ export const synth = define({
     layers: { hint: 'N', about: "layers, if not the shape's own number", convert: parseCount, schema: count },
     vocab: { hint: 'N', about: "size of the vocabulary, if not the shape's own", convert: parseCount, schema: count },
     ctx: { hint: 'N', about: "context it says it was trained for, if not the shape's own", convert: parseCount, schema: count },
+    'layer-types': {
+      hint: 'TYPES',
+      about: 'layers that read the keys and values of another, as LCKV writes them: 0_20x20_21',
+      schema: z.string().optional(),
+    },
     seed: { short: 's', hint: 'N', about: 'of the random weights', convert: Number, schema: z.int().min(0).default(0) },
   },
   async run({ like, out, ...options }) {

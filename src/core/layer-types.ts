@@ -33,3 +33,14 @@ export function parseLayerTypes(text: string, nLayer: number): readonly number[]
     ? `layer ${wrong} reads layer ${target} of ${nLayer}`
     : `layer ${wrong} reads layer ${target}, which reads layer ${reads[target]}: a layer that is read must read itself`
 }
+
+/** In the shortest spelling: `0_20x20_21`. */
+export function writeLayerTypes(reads: readonly number[]): string {
+  const runs: { layer: number; n: number }[] = []
+  for (const layer of reads) {
+    const last = runs.at(-1)
+    if (last?.layer === layer) last.n++
+    else runs.push({ layer, n: 1 })
+  }
+  return runs.map(({ layer, n }) => (n === 1 ? `${layer}` : `${layer}x${n}`)).join('_')
+}

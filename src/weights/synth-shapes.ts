@@ -118,11 +118,13 @@ export function synthTensors(shape: SynthShape): SynthTensor[] {
   for (let layer = 0; layer < nLayer; layer++) {
     const blk = `blk.${layer}.`
     add(`${blk}attn_norm.weight`, 'norm', nEmbd)
+    const hasOwn = (shape.sharing?.reads[layer] ?? layer) === layer
     for (const [name, n] of [
       ['q', nHead * headDim],
       ['k', nHeadKv * headDim],
       ['v', nHeadKv * headDim],
     ] as const) {
+      if (name !== 'q' && !hasOwn) continue
       add(`${blk}attn_${name}.weight`, 'matrix', nEmbd, n)
       if (shape.qkvBias) add(`${blk}attn_${name}.bias`, 'bias', n)
     }

@@ -3,8 +3,10 @@
  * They say nothing sensible. llama.cpp loads them too.
  */
 import { KvasirError } from '../core/errors.ts'
+import { parseLayerTypes } from '../core/layer-types.ts'
 import { F32, Q8_0, typeId, typeInfo } from '../ggml/types.ts'
 import { openGguf } from './gguf.ts'
+import { sharingValues } from './gguf-sharing.ts'
 import type { GgufValue } from './gguf-values.ts'
 import { GgufWriter } from './gguf-writer.ts'
 import { RandomPool } from './random-pool.ts'
@@ -25,6 +27,8 @@ export interface SynthOptions {
   readonly layers?: number | undefined
   readonly vocab?: number | undefined
   readonly ctx?: number | undefined
+  /** Which layer's keys and values each layer reads, see core/layer-types.ts. */
+  readonly layerTypes?: string | undefined
   readonly seed?: number | undefined
   readonly onProgress?: ((fraction: number) => void) | undefined
   readonly signal?: AbortSignal | undefined
@@ -88,7 +92,7 @@ function typeOf({ fill, ne }: SynthTensor, wanted: number): number {
   return ne[0]! % typeInfo(wanted)!.blockSize === 0 ? wanted : Q8_0
 }
 
-function shapeOf({ like, type, layers, vocab, ctx, seed = 0 }: SynthOptions): SynthShape {
+function shapeOf({ like, type, layers, vocab, ctx, layerTypes, seed = 0 }: SynthOptions): SynthShape {
   const usage = (reason: string): never => {
     throw new KvasirError('usage', { reason })
   }
@@ -97,9 +101,13 @@ function shapeOf({ like, type, layers, vocab, ctx, seed = 0 }: SynthOptions): Sy
   if (!Number.isSafeInteger(seed)) usage(`the seed must be a whole number, not ${seed}`)
   const count = (what: string, value: number, most: number): number =>
     Number.isInteger(value) && value >= 1 && value <= most ? value : usage(`${what} must be a whole number from 1 to ${most}`)
+  const nLayer = count('layers', layers ?? shape.nLayer, 512)
+  const reads = layerTypes === undefined ? null : parseLayerTypes(layerTypes, nLayer)
+  if (typeof reads === 'string') usage(`layer types: ${reads}`)
   return {
     ...shape,
-    nLayer: count('layers', layers ?? shape.nLayer, 512),
+    ...(reads && { sharing: { reads: reads as readonly number[], forceNodiag: false, forwardPasses: 7, backwardPasses: 2 } }),
+    nLayer,
     nVocab: count('vocab', vocab ?? shape.nVocab, 1 << 20),
     nCtxTrain: count('ctx', ctx ?? shape.nCtxTrain, 2 ** 31 - 1),
   }
@@ -126,6 +134,7 @@ function modelValues(shape: SynthShape, like: string, type: SynthType): [string,
     ['llama.attention.layer_norm_rms_epsilon', f32(shape.rmsNormEps)],
     ['llama.rope.dimension_count', u32(shape.headDim)],
     ['llama.rope.freq_base', f32(shape.ropeTheta)],
+    ...(shape.sharing ? sharingValues(shape.sharing) : []),
   ]
 }
 

@@ -55,6 +55,19 @@ describe('a model of random weights', () => {
     expect(source.tensors.has('blk.3.attn_q.weight')).toBe(false)
   })
 
+  it('has no keys and values in layers that read another layer’s', async () => {
+    await synth({ layers: 4, layerTypes: '0_2x2_3' })
+    using source = openGguf(out)
+    expect(source.metadata('llama.attention.layer_types')).toBe('0_2x2_3')
+    const has = (what: string) => [0, 1, 2, 3].map((il) => source.tensors.has(`blk.${il}.attn_${what}.weight`))
+    expect([has('q'), has('k'), has('v')]).toEqual([
+      [true, true, true, true],
+      [true, false, true, true],
+      [true, false, true, true],
+    ])
+    await expect(synth({ layers: 4, layerTypes: '0_1' })).rejects.toThrow('layer types: it has 2 entries for 4 layers')
+  })
+
   it('falls back to q8_0 where rows are not whole blocks, and keeps vectors in f32', async () => {
     await synth({ like: 'qwen2.5-0.5b', type: 'q4_k' })
     using source = openGguf(out)
