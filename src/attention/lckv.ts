@@ -76,7 +76,8 @@ function share({ sharing }: ModelShape, iterations: number): Share {
     stores: (il, own) => (reads[il] === il ? own : Object.fromEntries(Object.entries(own).filter(([, s]) => s.ofReader))),
     cycles: (nTokens) => groups.map((group) => ({ ...group, passes: passes(nTokens) })),
     graphKey: (cache) => (cache.nTokens === 0 ? 'first' : ''),
-    keyShare: (il, _, nTokens) => (groupOf(il) ? passes(nTokens) : 1),
+    /** The last layer of a group reads in the last pass only. */
+    keyShare: (il, _, nTokens) => (groupOf(il) && il !== groupOf(il)!.last ? passes(nTokens) : 1),
 
     start(step, part, own) {
       const strict = own.strict()

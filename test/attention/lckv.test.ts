@@ -198,6 +198,10 @@ describe('lckv', () => {
     expect(cache.owned.map(([il]) => il)).toEqual([0, 3, 4])
     expect(cache.bytesHeld).toBe((3 / 5) * whole.bytesHeld)
     expect(stack.attention.keysRead(cache, 1)).toBe(dense.attention.keysRead(whole, 1))
+    // Layers 1 and 2 read a prompt in nine passes, or as many as it has tokens.
+    const perLayer = (n: number) => 2 * (n * 1024 + (n * (n + 1)) / 2)
+    expect(stack.attention.keysRead(cache, 20)).toBe(perLayer(20) * (1 + 9 + 9 + 1 + 1))
+    expect(stack.attention.keysRead(cache, 2)).toBe(perLayer(2) * (1 + 2 + 2 + 1 + 1))
     cache.truncate(7)
     expect(cache.nTokens).toBe(7)
   })
