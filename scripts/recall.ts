@@ -11,11 +11,25 @@ import { random as seeded } from '../src/engine/random.ts'
 
 const TOKENS_PER_FACT = 64
 const QUESTIONS = 8
-const ADJECTIVES = 'calm brave quiet silver golden gentle clever ancient bright cold red blue green small old young'.split(' ')
-const NOUNS = 'otter fox falcon tiger badger raven heron wolf owl bear lynx eagle rabbit turtle whale sparrow'.split(' ')
-const NAMES = 'Nora Anna Ben Clara David Emma Felix Hanna Ivan Julia Leo Maria Oscar Paul Rosa Tom'.split(' ')
-const THINGS = 'lamp key map book coin ring clock rope knife letter'.split(' ')
-const ROOMS = 'attic cellar garden kitchen garage library'.split(' ')
+// Words that the model finds again in short texts. None comes twice in a text before all have come: such facts are confused.
+const ADJECTIVES =
+  'shy tiny hidden brave calm golden blue noble purple white clever orange mellow quiet ancient swift dusty cold wise old eager small proud green bright rusty sleepy warm lazy young rapid red gentle yellow'.split(
+    ' ',
+  )
+const NOUNS =
+  'turtle finch camel raven rabbit horse goose crow badger wolf hawk panda swan lion whale heron owl robin tiger lamb fox donkey eagle falcon bear crane sparrow rooster deer duck hen otter'.split(
+    ' ',
+  )
+const NAMES =
+  'Grace Paul David Ben Emma Julia Ivan Leo Zoe Uma Jack Kate Nora Frank Felix Maria Quinn Clara Noah Mia Alice Victor Anna Dan Peter Rita Carol Max Tom Rosa'.split(
+    ' ',
+  )
+const THINGS =
+  'violin clock drum ladder camera rope radio mirror needle piano coin notebook chair pencil guitar ring hammer map lantern phone kite scarf kettle lamp letter bottle helmet compass jacket key flute candle'.split(
+    ' ',
+  )
+const ROOMS =
+  'tower shed garage library closet porch barn hallway pantry attic office basement study kitchen cellar garden'.split(' ')
 
 interface Fact {
   readonly line: string
@@ -60,35 +74,36 @@ function settings(T: number): [string, string | object][] {
 function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T: number; seed: number }): Case {
   const random = seeded(seed)
   const below = (n: number) => Math.floor(random() * n)
-  const pick = <X>(list: readonly X[]): X => list[below(list.length)]!
-  const used = new Set<string>()
-  const newFact = (): Fact => {
-    for (;;) {
-      const [who, thing] = [`${pick(ADJECTIVES)} ${pick(NOUNS)}`, pick(THINGS)]
-      const [name, room] = [pick(NAMES), `${pick(ADJECTIVES)} ${pick(ROOMS)}`]
-      const isCode = below(2) === 0
-      const key = isCode ? who : `${name} ${thing}`
-      if (used.has(key)) continue
-      used.add(key)
-      const code = String(10_000 + below(90_000))
-      return isCode
-        ? {
-            line: `The access code for the ${who} is ${code}.`,
-            question: `What is the access code for the ${who}?`,
-            answer: code,
-          }
-        : { line: `${name} keeps the ${thing} in the ${room}.`, question: `Where does ${name} keep the ${thing}?`, answer: room }
+  const drawer = (words: readonly string[]) => {
+    let left: string[] = []
+    return () => {
+      if (left.length === 0) left = [...words]
+      return left.splice(below(left.length), 1)[0]!
     }
+  }
+  const [adjective, noun, name, thing, room] = [ADJECTIVES, NOUNS, NAMES, THINGS, ROOMS].map(drawer)
+  const newFact = (): Fact => {
+    if (below(2) === 0) {
+      const [who, code] = [`${adjective!()} ${noun!()}`, String(10_000 + below(90_000))]
+      return {
+        line: `The access code for the ${who} is ${code}.`,
+        question: `What is the access code for the ${who}?`,
+        answer: code,
+      }
+    }
+    const [person, what, where] = [name!(), thing!(), `${adjective!()} ${room!()}`]
+    const [line, question] = [`${person} keeps the ${what} in the ${where}.`, `Where does ${person} keep the ${what}?`]
+    return { line, question, answer: where }
   }
   const lines: string[] = []
   const facts: Fact[] = []
-  const room = T - 32 // for the question and the template
+  const most = T - 32 // for the question and the template
   for (let at = below(paragraphs.length), n = 0; ; at++) {
     const isFact = n >= facts.length * TOKENS_PER_FACT
     const fact = isFact ? newFact() : null
     const line = fact ? fact.line : paragraphs[at % paragraphs.length]!
     n += model.countTokens(`${line}\n`)
-    if (n > room) break
+    if (n > most) break
     lines.push(line)
     if (fact) facts.push(fact)
   }
