@@ -67,6 +67,11 @@ export class SequenceCache implements Disposable {
     return this.#memory.at
   }
 
+  /** Bytes of it. */
+  get addressBytes(): number {
+    return this.#memory.bytes
+  }
+
   /** The row map of the first layer and head: how many tokens were seen is the same in all of them. */
   get rows(): RowMap {
     return this.layers[0]!.rows[0]!
@@ -92,7 +97,10 @@ export class SequenceCache implements Disposable {
 
   /** `n` more tokens are stored in every layer. */
   append(n: number): void {
-    for (const { rows } of this.layers) for (const map of rows) map.append(n)
+    for (const { rows, stores } of this.layers) {
+      for (const map of rows) map.append(n)
+      for (const store of Object.values(stores)) store.filledTo(rows[0]!.nHigh)
+    }
   }
 
   /** Keeps of a layer, per head, the rows with these ranks by position; the rest is dropped and its pages given back. */
