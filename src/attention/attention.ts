@@ -27,13 +27,11 @@ export class Attention {
   readonly spec: string
   readonly #keep: Keep
   readonly #read: Read
-  readonly #wholeTiles: boolean
 
   constructor(spec: string, { keep = keepAll, read = readAll }: { readonly keep?: Keep; readonly read?: Read }) {
     this.spec = spec
     this.#keep = keep
     this.#read = read
-    this.#wholeTiles = keep.readsTiles === true || read.readsTiles === true
   }
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
@@ -70,7 +68,8 @@ export class Attention {
   /** Rows that a read covers with `nTokens` more: rounded up, so that a decode graph serves many steps. */
   nRead({ rows }: SequenceCache, nTokens: number): number {
     const nRows = Math.max(rows.nHigh, rows.nRows + nTokens)
-    return roundUp(nRows, this.#wholeTiles ? TILE : nRows <= SHORT_ROWS ? SHORT_STEP : READ_STEP)
+    if (this.#read.readsTiles?.(nRows)) return roundUp(nRows, TILE)
+    return roundUp(nRows, nRows <= SHORT_ROWS ? SHORT_STEP : READ_STEP)
   }
 
   /** Parts with equal keys can be computed by the same graph. */

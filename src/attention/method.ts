@@ -94,8 +94,8 @@ export interface Read {
   stores?(shape: ModelShape, il: number, keys: StoredKeys): { readonly [name: string]: StoreLayout }
   /** How layer `il` wants its values stored. */
   valueOrder(il: number): StoreLayout['order']
-  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
-  readonly readsTiles?: boolean
+  /** True if of so many rows it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
+  readsTiles?(nRows: number): boolean
   /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
   readonly readsPrompts: boolean
   /** What of the cache changes the graph, besides the number of rows. */
@@ -115,7 +115,7 @@ export interface Read {
 
 /** The keep axis, with its options. */
 export interface Keep {
-  /** Keys are stored rotated to their positions, or unrotated, to be rotated to places in the cache when they are read. */
+  /** Keys stand at their positions in the text, or at places in the cache, which change as rows are dropped. */
   readonly positions: 'absolute' | 'cache'
   readonly needsProbabilities: boolean
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */
@@ -125,8 +125,6 @@ export interface Keep {
   stores?(shape: ModelShape): { readonly [name: string]: StoreLayout }
   /** Tokens that a part may bring at most. */
   mostTokens?(cache: SequenceCache): number
-  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
-  readonly readsTiles?: boolean
   /** True if it reads prompts itself, where a plain read of what is kept would not be right or not tell enough. */
   readonly readsPrompts?: boolean
   /** What of the cache changes the graph, besides the number of rows. */
