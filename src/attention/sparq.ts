@@ -47,7 +47,7 @@ const options = z.object({
     .enum(['twice', 'once'])
     .default('twice')
     .describe('keys stored by token and by component, or by token only: a third less memory, but whole keys are read'),
-  from: tokens.min(0).default(512).describe('up to so many keys all are read: to choose among few takes longer (tokens)'),
+  from: tokens.min(0).default(2048).describe('up to so many keys all are read: to choose among few takes longer (tokens)'),
   realloc: z.boolean().default(true).describe('what the guess gives to keys not read goes to the mean of all values'),
 })
 type Options = z.output<typeof options>
