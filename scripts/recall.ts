@@ -1,6 +1,7 @@
 /**
  * How well facts hidden in a long text are found under each setting of attention: prints markdown.
- * `npx tsx scripts/recall.ts [tokens,…] [texts]`: lengths of the texts, and how many of each (default 512,1024,2048 and 12).
+ * `npx tsx scripts/recall.ts [tokens,…] [texts] [settings]`: lengths of the texts, how many of each, and a pattern for the
+ * settings besides dense (default 512,1024,2048, 12, and all).
  *
  * Texts are paragraphs the model never saw with a fact in about every 64 tokens. Of each text several facts are asked, every
  * setting the same ones; an answer counts if it says all of the fact. "Early" facts stand in the first half of a text.
@@ -45,29 +46,22 @@ interface Case {
 /** Settings for a text of `T` tokens; shares are of the keys that dense attention reads for its last token. */
 function settings(T: number): [string, string | object][] {
   const shares = [2, 4, 8].map((part) => [part, Math.floor(T / part)] as const)
-  const budget = (half: number) => ({ k: half, window: half, dense_layers: 0 })
+  const hip = (n: number, more: object = {}) => ({ method: 'hip', k: Math.floor(n / 2), window: Math.floor(n / 2), ...more })
+  const sparq = (n: number) => ({ method: 'sparq', r: 16, k: n, from: 0 })
+  const streaming = (n: number) => ({ method: 'streaming', sink: 4, window: n - 4 })
+  const h2o = (n: number) => ({ method: 'h2o', budget: n })
+  const [half, quarter] = [Math.floor(T / 2), Math.floor(T / 4)]
   return [
     ['dense', 'dense'],
-    ...shares.map(([part, n]): [string, object] => [`streaming, 1/${part}`, { method: 'streaming', sink: 4, window: n - 4 }]),
-    ...shares.map(([part, n]): [string, object] => [`h2o, 1/${part}`, { method: 'h2o', budget: n }]),
-    ...shares.map(([part, n]): [string, object] => [`sparq r 16, 1/${part}`, { method: 'sparq', r: 16, k: n, from: 0 }]),
-    ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, { method: 'hip', ...budget(Math.floor(n / 2)) }]),
-    ['hip, block_q 1, 1/4', { method: 'hip', ...budget(Math.floor(T / 8)), block_q: 1, stride_q: 1 }],
-    ['hip, 3 dense layers, 1/8', { method: 'hip', ...budget(Math.floor(T / 16)), dense_layers: 3 }],
-    [
-      'streaming, 1/2 + sparq r 16, 1/4',
-      [
-        { method: 'streaming', sink: 4, window: Math.floor(T / 2) - 4 },
-        { method: 'sparq', r: 16, k: Math.floor(T / 4), from: 0 },
-      ],
-    ],
-    [
-      'h2o, 1/2 + hip, 1/4',
-      [
-        { method: 'h2o', budget: Math.floor(T / 2) },
-        { method: 'hip', ...budget(Math.floor(T / 8)) },
-      ],
-    ],
+    ...shares.map(([part, n]): [string, object] => [`streaming, 1/${part}`, streaming(n)]),
+    ...shares.map(([part, n]): [string, object] => [`h2o, 1/${part}`, h2o(n)]),
+    ...shares.map(([part, n]): [string, object] => [`sparq r 16, 1/${part}`, sparq(n)]),
+    ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, hip(n)]),
+    ['hip, 2 dense layers, 1/4', hip(quarter, { dense_layers: 2 })],
+    ['hip, 1 dense layer, 1/4', hip(quarter, { dense_layers: 1 })],
+    ['hip, no dense layers, 1/4', hip(quarter, { dense_layers: 0 })],
+    ['streaming, 1/2 + sparq r 16, 1/4', [streaming(half), sparq(quarter)]],
+    ['h2o, 1/2 + hip, 1/4', [h2o(half), hip(quarter)]],
   ]
 }
 
@@ -116,6 +110,7 @@ function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T:
 
 const lengths = (process.argv[2] ?? '512,1024,2048').split(',').map(Number)
 const nTexts = Number(process.argv[3] ?? 12)
+const pattern = new RegExp(process.argv[4] ?? '.')
 const paragraphs = readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8')
   .split(/\n+/)
   .filter((line) => line.length > 20 && line.length < 300)
@@ -128,7 +123,7 @@ for (const T of lengths) {
     '| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |',
   )
   let dense: boolean[] = []
-  for (const [name, attention] of settings(T)) {
+  for (const [name, attention] of settings(T).filter(([name]) => name === 'dense' || pattern.test(name))) {
     const right: boolean[] = []
     const early: boolean[] = []
     let density = 0
