@@ -1,6 +1,7 @@
 /**
  * How well facts hidden in a long text are found under each setting of attention: prints markdown.
- * `npx tsx scripts/recall.ts [tokens,…] [texts]`: lengths of the texts, and how many of each (default 512,1024,2048 and 12).
+ * `npx tsx scripts/recall.ts [tokens,…] [texts] [settings]`: lengths of the texts, how many of each, and a pattern for the
+ * settings besides dense (default 512,1024,2048, 12, and all).
  *
  * Texts are paragraphs the model never saw with a fact in about every 64 tokens. Of each text several facts are asked, every
  * setting the same ones; an answer counts if it says all of the fact. "Early" facts stand in the first half of a text.
@@ -11,11 +12,25 @@ import { random as seeded } from '../src/engine/random.ts'
 
 const TOKENS_PER_FACT = 64
 const QUESTIONS = 8
-const ADJECTIVES = 'calm brave quiet silver golden gentle clever ancient bright cold red blue green small old young'.split(' ')
-const NOUNS = 'otter fox falcon tiger badger raven heron wolf owl bear lynx eagle rabbit turtle whale sparrow'.split(' ')
-const NAMES = 'Nora Anna Ben Clara David Emma Felix Hanna Ivan Julia Leo Maria Oscar Paul Rosa Tom'.split(' ')
-const THINGS = 'lamp key map book coin ring clock rope knife letter'.split(' ')
-const ROOMS = 'attic cellar garden kitchen garage library'.split(' ')
+// Words that the model finds again in short texts. None comes twice in a text before all have come: such facts are confused.
+const ADJECTIVES =
+  'shy tiny hidden brave calm golden blue noble purple white clever orange mellow quiet ancient swift dusty cold wise old eager small proud green bright rusty sleepy warm lazy young rapid red gentle yellow'.split(
+    ' ',
+  )
+const NOUNS =
+  'turtle finch camel raven rabbit horse goose crow badger wolf hawk panda swan lion whale heron owl robin tiger lamb fox donkey eagle falcon bear crane sparrow rooster deer duck hen otter'.split(
+    ' ',
+  )
+const NAMES =
+  'Grace Paul David Ben Emma Julia Ivan Leo Zoe Uma Jack Kate Nora Frank Felix Maria Quinn Clara Noah Mia Alice Victor Anna Dan Peter Rita Carol Max Tom Rosa'.split(
+    ' ',
+  )
+const THINGS =
+  'violin clock drum ladder camera rope radio mirror needle piano coin notebook chair pencil guitar ring hammer map lantern phone kite scarf kettle lamp letter bottle helmet compass jacket key flute candle'.split(
+    ' ',
+  )
+const ROOMS =
+  'tower shed garage library closet porch barn hallway pantry attic office basement study kitchen cellar garden'.split(' ')
 
 interface Fact {
   readonly line: string
@@ -31,64 +46,58 @@ interface Case {
 /** Settings for a text of `T` tokens; shares are of the keys that dense attention reads for its last token. */
 function settings(T: number): [string, string | object][] {
   const shares = [2, 4, 8].map((part) => [part, Math.floor(T / part)] as const)
-  const budget = (half: number) => ({ k: half, window: half, dense_layers: 0 })
+  const hip = (n: number, more: object = {}) => ({ method: 'hip', k: Math.floor(n / 2), window: Math.floor(n / 2), ...more })
+  const sparq = (n: number) => ({ method: 'sparq', r: 16, k: n, from: 0 })
+  const streaming = (n: number) => ({ method: 'streaming', sink: 4, window: n - 4 })
+  const h2o = (n: number) => ({ method: 'h2o', budget: n })
+  const [half, quarter] = [Math.floor(T / 2), Math.floor(T / 4)]
   return [
     ['dense', 'dense'],
-    ...shares.map(([part, n]): [string, object] => [`streaming, 1/${part}`, { method: 'streaming', sink: 4, window: n - 4 }]),
-    ...shares.map(([part, n]): [string, object] => [`h2o, 1/${part}`, { method: 'h2o', budget: n }]),
-    ...shares.map(([part, n]): [string, object] => [`sparq r 16, 1/${part}`, { method: 'sparq', r: 16, k: n, from: 0 }]),
-    ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, { method: 'hip', ...budget(Math.floor(n / 2)) }]),
-    ['hip, block_q 1, 1/4', { method: 'hip', ...budget(Math.floor(T / 8)), block_q: 1, stride_q: 1 }],
-    ['hip, 3 dense layers, 1/8', { method: 'hip', ...budget(Math.floor(T / 16)), dense_layers: 3 }],
-    [
-      'streaming, 1/2 + sparq r 16, 1/4',
-      [
-        { method: 'streaming', sink: 4, window: Math.floor(T / 2) - 4 },
-        { method: 'sparq', r: 16, k: Math.floor(T / 4), from: 0 },
-      ],
-    ],
-    [
-      'h2o, 1/2 + hip, 1/4',
-      [
-        { method: 'h2o', budget: Math.floor(T / 2) },
-        { method: 'hip', ...budget(Math.floor(T / 8)) },
-      ],
-    ],
+    ...shares.map(([part, n]): [string, object] => [`streaming, 1/${part}`, streaming(n)]),
+    ...shares.map(([part, n]): [string, object] => [`h2o, 1/${part}`, h2o(n)]),
+    ...shares.map(([part, n]): [string, object] => [`sparq r 16, 1/${part}`, sparq(n)]),
+    ...shares.map(([part, n]): [string, object] => [`hip, 1/${part}`, hip(n)]),
+    ['hip, 2 dense layers, 1/4', hip(quarter, { dense_layers: 2 })],
+    ['hip, 1 dense layer, 1/4', hip(quarter, { dense_layers: 1 })],
+    ['hip, no dense layers, 1/4', hip(quarter, { dense_layers: 0 })],
+    ['streaming, 1/2 + sparq r 16, 1/4', [streaming(half), sparq(quarter)]],
+    ['h2o, 1/2 + hip, 1/4', [h2o(half), hip(quarter)]],
   ]
 }
 
 function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T: number; seed: number }): Case {
   const random = seeded(seed)
   const below = (n: number) => Math.floor(random() * n)
-  const pick = <X>(list: readonly X[]): X => list[below(list.length)]!
-  const used = new Set<string>()
-  const newFact = (): Fact => {
-    for (;;) {
-      const [who, thing] = [`${pick(ADJECTIVES)} ${pick(NOUNS)}`, pick(THINGS)]
-      const [name, room] = [pick(NAMES), `${pick(ADJECTIVES)} ${pick(ROOMS)}`]
-      const isCode = below(2) === 0
-      const key = isCode ? who : `${name} ${thing}`
-      if (used.has(key)) continue
-      used.add(key)
-      const code = String(10_000 + below(90_000))
-      return isCode
-        ? {
-            line: `The access code for the ${who} is ${code}.`,
-            question: `What is the access code for the ${who}?`,
-            answer: code,
-          }
-        : { line: `${name} keeps the ${thing} in the ${room}.`, question: `Where does ${name} keep the ${thing}?`, answer: room }
+  const drawer = (words: readonly string[]) => {
+    let left: string[] = []
+    return () => {
+      if (left.length === 0) left = [...words]
+      return left.splice(below(left.length), 1)[0]!
     }
+  }
+  const [adjective, noun, name, thing, room] = [ADJECTIVES, NOUNS, NAMES, THINGS, ROOMS].map(drawer)
+  const newFact = (): Fact => {
+    if (below(2) === 0) {
+      const [who, code] = [`${adjective!()} ${noun!()}`, String(10_000 + below(90_000))]
+      return {
+        line: `The access code for the ${who} is ${code}.`,
+        question: `What is the access code for the ${who}?`,
+        answer: code,
+      }
+    }
+    const [person, what, where] = [name!(), thing!(), `${adjective!()} ${room!()}`]
+    const [line, question] = [`${person} keeps the ${what} in the ${where}.`, `Where does ${person} keep the ${what}?`]
+    return { line, question, answer: where }
   }
   const lines: string[] = []
   const facts: Fact[] = []
-  const room = T - 32 // for the question and the template
+  const most = T - 32 // for the question and the template
   for (let at = below(paragraphs.length), n = 0; ; at++) {
     const isFact = n >= facts.length * TOKENS_PER_FACT
     const fact = isFact ? newFact() : null
     const line = fact ? fact.line : paragraphs[at % paragraphs.length]!
     n += model.countTokens(`${line}\n`)
-    if (n > room) break
+    if (n > most) break
     lines.push(line)
     if (fact) facts.push(fact)
   }
@@ -101,6 +110,7 @@ function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T:
 
 const lengths = (process.argv[2] ?? '512,1024,2048').split(',').map(Number)
 const nTexts = Number(process.argv[3] ?? 12)
+const pattern = new RegExp(process.argv[4] ?? '.')
 const paragraphs = readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8')
   .split(/\n+/)
   .filter((line) => line.length > 20 && line.length < 300)
@@ -113,7 +123,7 @@ for (const T of lengths) {
     '| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |',
   )
   let dense: boolean[] = []
-  for (const [name, attention] of settings(T)) {
+  for (const [name, attention] of settings(T).filter(([name]) => name === 'dense' || pattern.test(name))) {
     const right: boolean[] = []
     const early: boolean[] = []
     let density = 0

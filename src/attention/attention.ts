@@ -38,7 +38,6 @@ export class Attention {
   readonly #share: Share
   readonly #keep: Keep
   readonly #read: Read
-  readonly #wholeTiles: boolean
 
   constructor(
     spec: string,
@@ -49,7 +48,6 @@ export class Attention {
     this.#share = share
     this.#keep = keep
     this.#read = read
-    this.#wholeTiles = keep.readsTiles === true || read.readsTiles === true
   }
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
@@ -88,7 +86,8 @@ export class Attention {
   /** Rows that a read covers with `nTokens` more: rounded up, so that a decode graph serves many steps. */
   nRead({ rows }: SequenceCache, nTokens: number): number {
     const nRows = Math.max(rows.nHigh, rows.nRows + nTokens)
-    return roundUp(nRows, this.#wholeTiles ? TILE : nRows <= SHORT_ROWS ? SHORT_STEP : READ_STEP)
+    if (this.#read.readsTiles?.(nRows)) return roundUp(nRows, TILE)
+    return roundUp(nRows, nRows <= SHORT_ROWS ? SHORT_STEP : READ_STEP)
   }
 
   /** Parts with equal keys can be computed by the same graph. */
@@ -118,8 +117,8 @@ export class Attention {
     const { needsProbabilities, positions } = this.#keep
     const reads = part.nTokens > 1 ? keep.read : undefined
     const reader = this.#reader(part.nTokens)
-    const read = reads ?? reader.start(step, part, needsProbabilities)
-    const isAsked = (il: number) => reads === undefined && this.#share.needsProbabilities?.(il) === true
+    const isAsked = (il: number) => this.#share.needsProbabilities?.(il) === true
+    const ordinary = reader.start(step, part, needsProbabilities)
     const openly = readAll.start(step, part, true)
     const isStored = (il: number) => reads !== undefined || reader !== this.#read || isAsked(il)
     const stored = isStored(0) || this.#share.needsProbabilities ? this.#read.stored?.(step, part) : undefined
@@ -129,7 +128,8 @@ export class Attention {
       kept: keep.kept,
       read(kept, projected) {
         const { il } = kept.layer
-        const found = (isAsked(il) ? openly : read)(kept, projected)
+        const read = isAsked(il) ? openly : ordinary
+        const found = reads ? reads(kept, projected, isAsked(il)) : read(kept, projected)
         if (found.p) keep.observe?.(il, found.p)
         return found
       },

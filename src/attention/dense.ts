@@ -27,14 +27,17 @@ export const keepAll: Keep = {
 export const readAll: Read = {
   readsPrompts: true,
   valueOrder: () => 'columns',
-  start: (step, part, needsProbabilities) => (kept) => {
-    const few = part.nTokens < FLASH_QUERIES || needsProbabilities
-    return few ? readByProducts(step, kept) : readByFlash(step, kept)
-  },
+  start: (step, _, needsProbabilities) => (kept) => readDensely(step, kept, needsProbabilities),
   keysRead: (_, { cache, nTokens }) => keysDense(cache.rows.nRows, nTokens),
 }
 
-export function readByProducts(step: Step, { q, k, v, mask }: Kept): ReadResult {
+/** The faster way; only products tell probabilities, and values as rows would have to be widened for them. */
+export function readDensely(step: Step, kept: Kept, needsProbabilities: boolean): ReadResult {
+  const isFlash = kept.q.ne[2] >= FLASH_QUERIES || kept.v.layout.order === 'rows'
+  return isFlash && !needsProbabilities ? readByFlash(step, kept) : readByProducts(step, kept)
+}
+
+function readByProducts(step: Step, { q, k, v, mask }: Kept): ReadResult {
   const n = q.ne[2]
   const p = softmax(step, scoresOf(step, k, groupHeads(step, q)), mask, n)
   return { o: ungroupHeads(step, weighStored(step, p, v), n), p: { values: p, index: null } }

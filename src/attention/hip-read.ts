@@ -163,6 +163,7 @@ export class BlockReader {
 
   /** The same for a single query, with its probabilities over all rows if they are wanted. */
   attendOne(kept: Kept, list: Tensor, order: Tensor | null, needsProbabilities: boolean): ReadResult {
+    if (!needsProbabilities) return { o: this.attend(kept, kept.q, list, order), p: null }
     const { g, shape } = this.#step
     const { headDim: d, nHead: H, nHeadKv: G } = shape
     const { k, v, rows } = this.#gather(kept, list, order)
@@ -170,18 +171,18 @@ export class BlockReader {
     const R = H / G / nL
     const scores = g.reshape(g.mulMat(k, g.reshape(kept.q, d, R, nL, G)), m, H / G, G)
     const p = g.permute(g.reshape(softmax(this.#step, scores, this.#mask, 1), m, R, nL, G), 1, 0, 2, 3)
-    const o = g.reshape(g.outProd(v, p), d * H)
-    return { o, p: needsProbabilities ? { values: this.#scatter(p, rows), index: null } : null }
+    const o = g.reshape(g.outProd(g.cast(v, F32), p), d * H)
+    return { o, p: { values: this.#scatter(p, rows), index: null } }
   }
 
-  /** Keys and values of the listed blocks and the window, f32[d, m, nL, G], and the rows they came from, i32[m, nL, G]. */
+  /** Keys and values of the listed blocks and the window, `[d, m, nL, G]` as they are stored, and the rows they came from, i32[m, nL, G]. */
   #gather(kept: Kept, list: Tensor, order: Tensor | null): { k: Tensor; v: Tensor; rows: Tensor } {
     const { g, shape } = this.#step
     const chosen = expand(g, list, this.#choice.blockK, this.#offsets)
     const ranks = g.concat(chosen, this.#perList(this.#window), 0)
     const rows = this.#rows(ranks, order)
     const [m, nL, G] = [ranks.ne[0], this.#nLists, shape.nHeadKv]
-    const take = (x: Tensor) => g.reshape(g.getRows(x, rows), shape.headDim, m, nL, G)
+    const take = (x: Tensor) => g.reshape(g.getRowsAsStored(x, rows), shape.headDim, m, nL, G)
     return { k: take(kept.k), v: take(kept.v.rows(g, kept.nRead)), rows: g.reshape(rows, m, nL, G) }
   }
 
@@ -216,7 +217,7 @@ export class BlockReader {
     return order === null ? index : g.reshape(g.getRows(g.reshape(order, 1, ...order.ne.slice(0, 2)), index), ...ne)
   }
 
-  /** Keys of blocks f32[n, L] that are scored: f32[d, n · nSampled, nL, G]. */
+  /** Keys of blocks f32[n, L] that are scored, as they are stored: `[d, n · nSampled, nL, G]`. */
   #sampledKeys({ k, nRead }: Kept, blocks: Tensor, order: Tensor | null): Tensor {
     const { g, shape } = this.#step
     const { headDim: d, nHeadKv: G } = shape
@@ -225,9 +226,9 @@ export class BlockReader {
     if (order === null && nSampled === blockK && k.nb[1] === elementBytes(k.type) * d) {
       // Whole blocks lie together, and are read as one long row each.
       const whole = g.view(k, [d * blockK, Math.floor(nRead / blockK), G, 1], [k.nb[1] * blockK, k.nb[2], k.nb[3]])
-      return g.reshape(g.getRows(whole, this.#rows(blocks, null)), ...ne)
+      return g.reshape(g.getRowsAsStored(whole, this.#rows(blocks, null)), ...ne)
     }
-    return g.reshape(g.getRows(k, this.#rows(expand(g, blocks, blockK, this.#samples), order)), ...ne)
+    return g.reshape(g.getRowsAsStored(k, this.#rows(expand(g, blocks, blockK, this.#samples), order)), ...ne)
   }
 
   /** f32[n, nBlocks], the same for all heads: f32[n, L]. */

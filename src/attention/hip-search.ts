@@ -6,7 +6,7 @@
  * numbers, exact up to 2^24: the block it starts with, and how many blocks it is long.
  */
 import type { Graph } from '../ggml/graph.ts'
-import { I32 } from '../ggml/types.ts'
+import { F16, I32 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 
 export interface Tree {
@@ -27,7 +27,7 @@ export interface Search {
   readonly starts: Tensor
   readonly lengths: Tensor
   readonly nRounds: number
-  /** The sampled keys of blocks f32[n, L] → f32[d, n · nSampled, nL, G]. This is the one place that reads keys to search. */
+  /** The sampled keys of blocks f32[n, L] → `[d, n · nSampled, nL, G]` as they are stored. This is the one place that reads keys to search. */
   readonly keysOf: (blocks: Tensor) => Tensor
 }
 
@@ -95,7 +95,8 @@ function score(g: Graph, { representative, nSampled }: Tree, { q, keysOf }: Sear
       : representative === 'last'
         ? g.relu(g.scaleBias(g.add(starts, lengths), 1, -1))
         : g.add(starts, g.floor(g.scale(lengths, 0.5)))
-  const products = g.mulMat(q, keysOf(block)) // [R, n · nSampled, nL, G]
+  const keys = keysOf(block)
+  const products = g.mulMat(keys.type === F16 ? g.cast(q, F16) : q, keys) // [R, n · nSampled, nL, G]
   const size = q.ne[1] * nSampled
   return g.reshape(size === 1 ? products : g.maxPool(g.reshape(products, size, n, L), size), n, L)
 }

@@ -21,7 +21,7 @@ import type { LayerSharing } from '../core/layer-types.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F32 } from '../ggml/types.ts'
-import type { Cycle, OwnLayer, Share, ShareMethod, Step, StepPart } from './method.ts'
+import type { Cycle, OwnLayer, Share, ShareMethod, Step, StepPart, WrittenLayer } from './method.ts'
 
 const options = z.object({
   iterations: z
@@ -85,7 +85,7 @@ function share({ sharing }: ModelShape, iterations: number): Share {
       const zeros = zerosFor(step, part, own)
       const runs = new Map<number, number>()
       return (layer, projected) => {
-        const { il } = layer
+        const { il, rope, ropeFactors } = layer
         const group = groupOf(il)
         // The step may run the group more often than this part needs: then the part joins in late.
         const run = (runs.get(il) ?? 0) + 1
@@ -94,7 +94,8 @@ function share({ sharing }: ModelShape, iterations: number): Share {
         const pass = run - (nRuns - (group ? passes(part.nTokens) : 1))
         if (pass < 1) return null
         const isLast = run === nRuns
-        if (il === group?.first && pass === 1 && !isLast) for (const target of targets[groups.indexOf(group)]!) zeros(target)
+        if (il === group?.first && pass === 1 && !isLast)
+          for (const target of targets[groups.indexOf(group)]!) zeros({ il: target, rope, ropeFactors })
 
         const isCondensed = reads[il]! > il
         const { kept, read, attend, store } = isCondensed || forceNodiag ? strict : own
@@ -115,11 +116,11 @@ function share({ sharing }: ModelShape, iterations: number): Share {
 }
 
 /** Writes zeros as the keys and values of a part's tokens in a layer. */
-function zerosFor({ g, shape }: Step, { nTokens }: StepPart, own: OwnLayer): (il: number) => void {
+function zerosFor({ g, shape }: Step, { nTokens }: StepPart, own: OwnLayer): (layer: WrittenLayer) => void {
   const { headDim, nHeadKv } = shape
   let made: Tensor | undefined
-  return (il) => {
+  return (layer) => {
     made ??= g.input(F32, [headDim, nHeadKv, nTokens], (data) => data.fill(0))
-    own.write({ il }, { k: made, v: made })
+    own.write(layer, { k: made, v: made })
   }
 }

@@ -109,8 +109,8 @@ export interface Read {
   stores?(shape: ModelShape, il: number, keys: StoredKeys): { readonly [name: string]: StoreLayout }
   /** How layer `il` wants its values stored. */
   valueOrder(il: number): StoreLayout['order']
-  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
-  readonly readsTiles?: boolean
+  /** True if of so many rows it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
+  readsTiles?(nRows: number): boolean
   /** True if it reads prompts too; otherwise they are read densely, or as the keep axis does. */
   readonly readsPrompts: boolean
   /** What of the cache changes the graph, besides the number of rows. */
@@ -130,7 +130,7 @@ export interface Read {
 
 /** The keep axis, with its options. */
 export interface Keep {
-  /** Keys are stored rotated to their positions, or unrotated, to be rotated to places in the cache when they are read. */
+  /** Keys stand at their positions in the text, or at places in the cache, which change as rows are dropped. */
   readonly positions: 'absolute' | 'cache'
   readonly needsProbabilities: boolean
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */
@@ -140,8 +140,6 @@ export interface Keep {
   stores?(shape: ModelShape): { readonly [name: string]: StoreLayout }
   /** Tokens that a part may bring at most. */
   mostTokens?(cache: SequenceCache): number
-  /** True if it reads whole tiles of columns: {@link StepPart.nRead} is then a multiple of TILE. */
-  readonly readsTiles?: boolean
   /** True if it reads prompts itself, where a plain read of what is kept would not be right or not tell enough. */
   readonly readsPrompts?: boolean
   /** What of the cache changes the graph, besides the number of rows. */
@@ -154,16 +152,19 @@ export interface Keep {
   settle?(cache: SequenceCache, endsPrompt: boolean): void
 }
 
+/** What of a layer matters to its rows. */
+export type WrittenLayer = Pick<AttentionLayer, 'il' | 'rope' | 'ropeFactors'>
+
 /** Rows f32[width, heads, n] for the stores of these names. */
 export type NewRows = { readonly [store: string]: Tensor }
 
 export interface KeepLayer {
-  /** Writes a part's new rows to stores of a layer. Keys are rotated unless they are stored unrotated. */
-  readonly write: (layer: Pick<AttentionLayer, 'il'>, rows: NewRows) => void
+  /** Writes a part's new rows to stores of a layer. Keys come rotated to their positions, or, where these change, unrotated. */
+  readonly write: (layer: WrittenLayer, rows: NewRows) => void
   /** What there is to read in a layer, once the new rows are written. */
   readonly kept: (layer: AttentionLayer, projected: Projected) => Kept
-  /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. */
-  readonly read?: (kept: Kept, projected: Projected) => ReadResult
+  /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. A share may need the probabilities. */
+  readonly read?: (kept: Kept, projected: Projected, needsProbabilities: boolean) => ReadResult
   /** Sees the probabilities of a layer. */
   observe?(il: number, p: NonNullable<ReadResult['p']>): void
 }

@@ -16,7 +16,7 @@ export function project({ g, shape }: Step, weights: Linear, x: Tensor): Tensor 
 }
 
 /** Rotates f32[d, heads, n] to `positions` i32[n]. */
-export function rotate({ g }: Step, layer: AttentionLayer, x: Tensor, positions: Tensor): Tensor {
+export function rotate({ g }: Step, layer: Pick<AttentionLayer, 'rope' | 'ropeFactors'>, x: Tensor, positions: Tensor): Tensor {
   return g.ropeExt(x, positions, layer.ropeFactors, layer.rope)
 }
 
@@ -110,11 +110,26 @@ export function queriesAtOnce({ nHead }: ModelShape, { rows }: SequenceCache): n
   return Math.min(MOST_QUERIES, Math.max(1, Math.floor(MOST_BYTES / perQuery)))
 }
 
+/** Masks of a single query with a row for each of some heads; every layer uses them. */
+const maskRows = new WeakMap<Tensor, Tensor>()
+/** More rows than most processors have cores to share them. */
+const MOST_ROWS = 16
+
 /** softmax of scores f32[m, n · g, G] under a mask f16[m, n]. */
-export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor | null, n: number): Tensor {
+export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor, n: number): Tensor {
   const [m, rows, G] = scores.ne
-  const p = g.softMaxExt(g.reshape(scores, m, n, shape.nHead), mask, 1 / Math.sqrt(shape.headDim))
-  return g.reshape(p, m, rows, G)
+  const scale = 1 / Math.sqrt(shape.headDim)
+  // ggml's threads share the rows of dimension 1: those of a single query are its heads.
+  const nRows = n === 1 ? largestDivisor(shape.nHead, MOST_ROWS) : n
+  let ours = mask
+  if (nRows > n) maskRows.set(mask, (ours = maskRows.get(mask) ?? g.repeat(mask, m, nRows)))
+  return g.reshape(g.softMaxExt(g.reshape(scores, m, nRows, (n * shape.nHead) / nRows), ours, scale), m, rows, G)
+}
+
+function largestDivisor(n: number, most: number): number {
+  let divisor = Math.min(n, most)
+  while (n % divisor !== 0) divisor--
+  return divisor
 }
 
 /** Rows are widened to f32 in at most this many pieces, so that a long cache needs no copy of its size. */
@@ -154,9 +169,15 @@ function weighColumns(step: Step, p: Tensor, v: Store): Tensor {
 
 /** Σ_row p · v: probabilities f32[m, n · g, G] over tiles of columns `[TILE, d, m / TILE, G]` → f32[d, n · g, G]. */
 export function weigh(step: Step, p: Tensor, columns: Tensor): Tensor {
-  const { g } = step
+  const { g, shape } = step
   const [m, rows, G] = p.ne
   if (m === TILE) return weighOne(step, p, columns)
+  if (rows * G === shape.nHead) {
+    // A single query: its heads one by one, so that p is read where it lies; the threads have just written it.
+    const single = g.view(p, [TILE, 1, m / TILE, rows * G], [p.nb[1], TILE * p.nb[0], p.nb[1]])
+    const perTile = g.reshape(g.mulMat(columns, single), columns.ne[1], m / TILE, rows * G)
+    return g.reshape(g.sumRows(g.cont(g.permute(perTile, 1, 0, 2, 3))), columns.ne[1], rows, G)
+  }
   const tiles = g.view(p, [TILE, m / TILE, rows, G], [TILE * p.nb[0], p.nb[1], p.nb[2]])
   const perTile = product(step, columns, g.permute(tiles, 0, 2, 1, 3)) // f32[d, rows, m / TILE, G]
   return g.reshape(g.sumRows(g.cont(g.permute(perTile, 1, 2, 0, 3))), columns.ne[1], rows, G)

@@ -30,7 +30,7 @@ import type { RowMap } from '../kv/rows.ts'
 import type { Store } from '../kv/store.ts'
 import { TILE } from '../kv/layout.ts'
 import { keysDense, type Kept, type Projected, type Read, type ReadMethod, type Step, type StepPart } from './method.ts'
-import { readByProducts } from './dense.ts'
+import { readDensely } from './dense.ts'
 import { groupHeads, scoresOf, storeWriter, ungroupHeads } from './pieces.ts'
 import { ValueMean } from './value-mean.ts'
 
@@ -47,7 +47,7 @@ const options = z.object({
     .enum(['twice', 'once'])
     .default('twice')
     .describe('keys stored by token and by component, or by token only: a third less memory, but whole keys are read'),
-  from: tokens.min(0).default(512).describe('up to so many keys all are read: to choose among few takes longer (tokens)'),
+  from: tokens.min(0).default(2048).describe('up to so many keys all are read: to choose among few takes longer (tokens)'),
   realloc: z.boolean().default(true).describe('what the guess gives to keys not read goes to the mean of all values'),
 })
 type Options = z.output<typeof options>
@@ -93,7 +93,7 @@ function sparqRead({ r, k, local, store, from, realloc }: Options, shape: ModelS
   }
 
   return {
-    readsTiles: true,
+    readsTiles: (nRows) => nRows > from,
     readsPrompts: false,
     valueOrder: () => 'rows',
     stores(_, __, { type, positions }) {
@@ -106,13 +106,14 @@ function sparqRead({ r, k, local, store, from, realloc }: Options, shape: ModelS
     graphKey: (cache) => `${cache.isWhole}:${means?.way(cache)}:${isShort(cache)}`,
     nNodes: () => NODES,
     stored: storing,
-    start(step, part) {
+    start(step, part, needsProbabilities) {
       const store = storing(step, part)
       const choose = chooser(step, part, { r, k, nLocal: Math.floor(k * local) })
       return (kept, projected) => {
         const mean = store(kept, projected)
         const columns = columnsOf(part, kept.layer.il)
-        return readsAll(part, columns) ? readByProducts(step, kept) : readChosen(step, kept, { ...choose(kept, columns), mean })
+        if (readsAll(part, columns)) return readDensely(step, kept, needsProbabilities)
+        return readChosen(step, kept, { ...choose(kept, columns), mean })
       }
     },
     /** A key with its value counts 1, a component of a key 1/2d: so 2·d times this is the traffic of keys and values. */

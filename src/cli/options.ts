@@ -10,7 +10,7 @@ import { nearest } from './suggest.ts'
 export interface Option<T = unknown> {
   /** Without its dash: `n`, `ctk`. */
   readonly short?: string
-  /** What stands for the value in help; an option without one is a switch. */
+  /** What stands for the value in help; an option without one is a switch. One that ends with `,…` is a list, and may be repeated. */
   readonly hint?: string
   readonly about: string
   /** Text → what `schema` checks; absent for text and switches. */
@@ -66,7 +66,9 @@ export function normalise(argv: readonly string[], options: Options): string[] {
     const value = found.fixed ?? inline ?? argv[++i]
     if (value === undefined || (inline === undefined && found.fixed === undefined && flags.has(value)))
       throw usage(`${flag} needs a value`)
-    given.push(`--${found.name}=${value}`)
+    const before = found.isList ? given.findIndex((other) => other.startsWith(`--${found.name}=`)) : -1
+    if (before < 0) given.push(`--${found.name}=${value}`)
+    else given[before] += `,${value}`
   }
   return positional.length > 0 ? [...given, '--', ...positional] : given
 }
@@ -75,15 +77,17 @@ interface Flag {
   readonly name: string
   /** The value of a switch; undefined for flags that take one. */
   readonly fixed: string | undefined
+  readonly isList: boolean
 }
 
 function flagsOf(options: Options): Map<string, Flag> {
   const flags = new Map<string, Flag>()
   for (const [name, option] of Object.entries(options)) {
-    const flag: Flag = { name, fixed: option.hint === undefined ? 'true' : undefined }
+    const isList = option.hint?.endsWith(',…') === true
+    const flag: Flag = { name, fixed: option.hint === undefined ? 'true' : undefined, isList }
     flags.set(`--${name}`, flag)
     if (option.short !== undefined) flags.set(`-${option.short}`, flag)
-    if (option.hint === undefined) flags.set(`--no-${name}`, { name, fixed: 'false' })
+    if (option.hint === undefined) flags.set(`--no-${name}`, { name, fixed: 'false', isList })
   }
   return flags
 }

@@ -8,6 +8,7 @@ import { KvasirError, reasonOf } from '../core/errors.ts'
 import type { Pointer } from './bindings.ts'
 
 export const PAGE_BYTES = 4096
+export const HUGE_PAGE_BYTES: number = 2 ** 21
 
 const PROT_READ = 1
 const PROT_WRITE = 2
@@ -20,6 +21,7 @@ const MAP_NORESERVE = DARWIN ? 0x40 : 0x4000
 const MADV_DONTNEED = 4
 const MADV_HUGEPAGE = 14
 const MADV_NOHUGEPAGE = 15
+const MADV_COLLAPSE = 25
 
 interface Memory {
   /** Zeroed memory that is taken page by page at the first write. */
@@ -30,6 +32,8 @@ interface Memory {
   mapFile(descriptor: number, bytes: number): Pointer | null
   /** Asks for pages of 2 MiB, before the memory is first written. */
   preferHugePages(at: Pointer, bytes: number): void
+  /** Puts memory that is in use into pages of 2 MiB. Address and length are whole ones. */
+  collapse(at: Pointer, bytes: number): void
 }
 
 let memory: Memory | undefined
@@ -51,8 +55,14 @@ function posix(): Memory {
     },
     discard(at, bytes) {
       // On macOS MADV_DONTNEED is only a hint; a new mapping in the same place always gives the pages back.
-      if (DARWIN) mmap(at, bytes, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED, -1, 0)
-      else madvise(at, bytes, MADV_DONTNEED)
+      if (DARWIN) return void mmap(at, bytes, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED, -1, 0)
+      madvise(at, bytes, MADV_DONTNEED)
+      madvise(at, bytes, MADV_NOHUGEPAGE)
+    },
+    collapse(at, bytes) {
+      if (DARWIN) return
+      madvise(at, bytes, MADV_HUGEPAGE)
+      madvise(at, bytes, MADV_COLLAPSE) // Linux 6.1 and later; before, the kernel does it when it has time
     },
     release: (at, bytes) => void munmap(at, bytes),
     mapFile: (descriptor, bytes) => checked(mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0)),
@@ -74,6 +84,7 @@ function windows(): Memory {
     release: (at) => void VirtualFree(at, 0, RELEASE),
     mapFile: () => null, // read into memory instead
     preferHugePages: () => {}, // needs a privilege there
+    collapse: () => {},
   }
 }
 
@@ -100,6 +111,17 @@ export class Reservation implements Disposable {
     const first = Math.ceil(from / PAGE_BYTES) * PAGE_BYTES
     const last = Math.floor(to / PAGE_BYTES) * PAGE_BYTES
     if (last > first) open().discard(this.at + BigInt(first), last - first)
+  }
+
+  /**
+   * Puts `[from, to)`, all of it in use, into pages of 2 MiB as far as whole ones lie within: reads at scattered addresses then
+   * look up fewer of them.
+   */
+  collapse(from: number, to: number): void {
+    const base = Number(this.at % BigInt(HUGE_PAGE_BYTES))
+    const first = Math.ceil((base + from) / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES - base
+    const last = Math.floor((base + to) / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES - base
+    if (last > first) open().collapse(this.at + BigInt(first), last - first)
   }
 
   [Symbol.dispose](): void {

@@ -203,6 +203,27 @@ export class Ops {
     return this.made(ptr, into.type, into.ne, into.nb)
   }
 
+  /**
+   * Like {@link getRows}, but in a's own type: of f16 `[n, …]` with an even n, pairs of elements are copied as if they were f32,
+   * so nothing is widened. Half the memory of getRows.
+   */
+  getRowsAsStored(a: Tensor, index: Tensor): Tensor {
+    const [n, m, h, more] = a.ne
+    if (a.type === F32) return this.getRows(a, index)
+    check(a.type === F16 && n % 2 === 0 && a.nb.slice(1).every((stride) => stride % 4 === 0), 'getRowsAsStored', a, index)
+    const pairs = this.retyped(this.view(a, [n / 2, m, h, more], [a.nb[1], a.nb[2], a.nb[3]]), F32, n / 2)
+    return this.retyped(this.getRows(pairs, index), F16, n)
+  }
+
+  /** The same memory as elements of another type, `n` along dimension 0. */
+  private retyped(a: Tensor, type: number, n: number): Tensor {
+    const t = this.view(a, a.ne, [a.nb[1], a.nb[2], a.nb[3]])
+    koffi.encode(t.ptr, 'int32_t', type)
+    koffi.encode(t.ptr, NE_OFFSET, 'int64_t', n)
+    koffi.encode(t.ptr, NB_OFFSET, 'size_t', elementBytes(type))
+    return this.made(t.ptr, type, [n, a.ne[1], a.ne[2], a.ne[3]], [elementBytes(type), a.nb[1], a.nb[2], a.nb[3]])
+  }
+
   /** Element [i, j] of each matrix of a becomes -∞ where i > nPast + j, in a's own memory. */
   diagMaskInf(a: Tensor, nPast: number): Tensor {
     check(a.type === F32 && isContiguous(a) && nPast >= 0, `diagMaskInf from ${nPast}`, a)

@@ -102,6 +102,11 @@ export class SequenceCache implements Disposable {
     return this.#memory.at
   }
 
+  /** Bytes of it. */
+  get addressBytes(): number {
+    return this.#memory.bytes
+  }
+
   /** Tokens seen so far; the position of the next one. */
   get nTokens(): number {
     return this.rows.nSeen
@@ -120,7 +125,10 @@ export class SequenceCache implements Disposable {
 
   /** `n` more tokens are stored in every layer. */
   append(n: number): void {
-    for (const [, { rows }] of this.owned) for (const map of rows) map.append(n)
+    for (const [, { rows, stores }] of this.owned) {
+      for (const map of rows) map.append(n)
+      for (const store of Object.values(stores)) store.filledTo(rows[0]!.nHigh)
+    }
   }
 
   /** Keeps of a layer, per head, the rows with these ranks by position; the rest is dropped and its pages given back. */

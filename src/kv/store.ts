@@ -3,7 +3,8 @@ import koffi from 'koffi'
 import type { Pointer } from '../ggml/bindings.ts'
 import type { Graph } from '../ggml/graph.ts'
 import { ggml } from '../ggml/library.ts'
-import type { Reservation } from '../ggml/memory.ts'
+import { HUGE_PAGE_BYTES, type Reservation } from '../ggml/memory.ts'
+import { rowBytes } from '../ggml/types.ts'
 import { nBytes, type Shape, stridesOf, type Tensor } from '../ggml/tensor.ts'
 import { headBytes, residentBytes, roundUp, type StoreLayout, TILE } from './layout.ts'
 import type { RowMap } from './rows.ts'
@@ -23,6 +24,8 @@ export class Store {
   readonly #place: Place
   #layout: StoreLayout
   #tensor: Tensor
+  /** Bytes per head up to which the memory was put into large pages. */
+  #collapsed = 0
   #data: Uint8Array | Uint16Array | Float32Array | null = null
 
   /** `capacity` is a multiple of {@link CAPACITY_STEP}. */
@@ -145,9 +148,24 @@ export class Store {
     return residentBytes(this.layout, nRows)
   }
 
+  /** Rows before `nRows` are written: what they fill goes into pages of 2 MiB. */
+  filledTo(nRows: number): void {
+    const { fixed, type, width, order, nHead } = this.layout
+    const filled = rowBytes(type, width) * (order === 'columns' ? nRows - (nRows % TILE) : nRows)
+    if (fixed !== undefined || filled < this.#collapsed + HUGE_PAGE_BYTES) return
+    const perHead = headBytes(this.layout, this.capacity)
+    for (let head = 0; head < nHead; head++) {
+      const start = this.#place.offset + head * perHead
+      // Heads begin anywhere within a page: the page in which the last call ended is whole now.
+      this.#place.memory.collapse(start + Math.max(0, this.#collapsed - HUGE_PAGE_BYTES), start + filled)
+    }
+    this.#collapsed = filled
+  }
+
   /** Gives back the pages that only rows from `nRows` on have used. */
   discardFrom(nRows: number): void {
     if (this.layout.fixed !== undefined) return
+    this.#collapsed = 0
     const perHead = headBytes(this.layout, this.capacity)
     for (let head = 0; head < this.layout.nHead; head++) {
       const start = this.#place.offset + head * perHead

@@ -240,8 +240,8 @@ describe('h2o', () => {
     expect(cache.bytesHeld).toBe(residentTotal(layout, cache.rows.nHigh))
     expect(cache.bytesHeld).toBeLessThanOrEqual(bytes)
     expect(residentTotal(layout, cache.rows.nHigh + 1)).toBeGreaterThan(bytes)
-    expect(mappedResidentBytes(cache.address)).toBeLessThanOrEqual(cache.bytesHeld)
-    expect(mappedResidentBytes(cache.address)).toBeGreaterThan(0.98 * cache.bytesHeld)
+    expect(mappedResidentBytes(cache)).toBeLessThanOrEqual(cache.bytesHeld)
+    expect(mappedResidentBytes(cache)).toBeGreaterThan(0.98 * cache.bytesHeld)
   })
 
   it.each([

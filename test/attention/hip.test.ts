@@ -117,7 +117,7 @@ function hipOracle(
       known.get(id) ??
       search(
         o,
-        voters.flatMap((row) => heads.map((head) => q[row]![head]!)),
+        voters.flatMap((row) => heads.map((head) => stored(q[row]![head]!))), // as ggml has them meet stored keys
         keys,
         nSrc,
       )
@@ -182,7 +182,8 @@ describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: Layer
     const o = { ...PAPER, heads: 'kv' }
     using layer = new TestLayer(spec(o), shape, F16)
     const expected = hipOracle(layer.oracle(x), o, N_PROMPT, [0, N_PROMPT], roundToF16)
-    expect(relativeError(await run(layer, [0, N_PROMPT], N_PROMPT), expected)).toBeLessThan(TOLERANCE.f16)
+    // For a single query ggml's flash attention sums values of f16 in f16.
+    expect(relativeError(await run(layer, [0, N_PROMPT], N_PROMPT), expected)).toBeLessThan(2 * TOLERANCE.f16)
   })
 
   it.each([
@@ -351,7 +352,7 @@ describe('the keys it reads', () => {
       using layer = new TestLayer(spec({ ...PAPER, heads }), shape, F16)
       using cache = layer.newCache(512)
       await layer.attend([{ cache, x: x.subarray(0, N_PROMPT * N_EMBD) }])
-      const gathered = vi.spyOn(Graph.prototype, 'getRows')
+      const gathered = vi.spyOn(Graph.prototype, 'getRowsAsStored')
       for (let t = N_PROMPT; t < N_PROMPT + 12; t++) {
         gathered.mockClear()
         const counted = layer.attention.keysRead(cache, 1)

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { lckv } from '../../src/attention/lckv.ts'
+import { keepStreaming, streaming } from '../../src/attention/streaming.ts'
 import { type LayerSharing, parseLayerTypes } from '../../src/core/layer-types.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { TILE } from '../../src/kv/layout.ts'
@@ -292,8 +294,15 @@ describe('lckv together with', () => {
     }
   })
 
-  it.each([false, true])('streaming is what it says, force_nodiag %s', async (forceNodiag) => {
-    using stack = new TestStack(`lckv:iterations=${T}+${TIGHT.streaming}`, shape('0_3x3_4', forceNodiag), F32)
+  it.each([
+    [false, 2 ** 16],
+    [true, 2 ** 16],
+    [false, 13],
+    [true, 8],
+  ])('streaming is what it says, force_nodiag %s, turns of %s', async (forceNodiag, turn) => {
+    const method: typeof streaming = { ...streaming, bind: ({ sink, window }) => keepStreaming(sink, window, turn) }
+    const setting = `lckv:iterations=${T}+${TIGHT.streaming}`
+    using stack = new TestStack(setting, shape('0_3x3_4', forceNodiag), F32, [lckv, method])
     const expected = sequential(stack.oracle(x), { sink: 2, window: 9 })
     for (const size of [() => T, (at: number) => (at < 25 ? 7 : 1), () => 1]) {
       expect(relativeError(await outputs(stack, size), expected)).toBeLessThan(TOLERANCE.f32)

@@ -245,14 +245,15 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     await readPrompt(layer, cache, T - 1)
     const held = [0, 1, 2, 3, ...Array.from({ length: 201 }, (_, i) => T - 201 + i)]
     const oracle = oracleOf(layer)
-    const place = held.length - 1
+    // Which components of a query are large depends on its rotation: it stands at its position, the keys at their distances.
+    const nDropped = T - held.length
     const expected = oracle.layer((t, h) => {
       if (t < T - 1) return new Float64Array(shape.headDim)
       const kv = Math.floor(h / (shape.nHead / shape.nHeadKv))
       const found = sparqOracle(
         {
-          q: oracle.group(kv).map((head) => oracle.rotate(oracle.q[t]![head]!, place)),
-          keys: held.map((i, at) => oracle.rotate(oracle.k[i]![kv]!, at)),
+          q: oracle.group(kv).map((head) => oracle.rotate(oracle.q[t]![head]!, t)),
+          keys: held.map((i, at) => oracle.rotate(oracle.k[i]![kv]!, nDropped + at)),
           values: held.map((i) => oracle.v[i]![kv]!),
         },
         options,

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { keepStreaming, streaming } from '../../src/attention/streaming.ts'
 import { F32 } from '../../src/ggml/types.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
@@ -35,7 +36,11 @@ function streamingOracle(oracle: Oracle): Float64Array {
   })
 }
 
-describe.each(SHAPES)('streaming, $nHead heads on $nHeadKv of $headDim', (shape) => {
+const shapesAndTurns = SHAPES.flatMap((shape) => [2 ** 16, 64, 40].map((turn) => ({ ...shape, turn })))
+
+describe.each(shapesAndTurns)('streaming, $nHead heads on $nHeadKv of $headDim, turns of $turn', ({ turn, ...shape }) => {
+  const method: typeof streaming = { ...streaming, bind: ({ sink, window }) => keepStreaming(sink, window, turn) }
+
   it.each([
     ['at once, as chunks allow', () => 256],
     ['in odd pieces', (at: number) => (at < 150 ? 67 : 13)],
@@ -43,7 +48,7 @@ describe.each(SHAPES)('streaming, $nHead heads on $nHeadKv of $headDim', (shape)
     ['a prompt, then tokens', (at: number) => (at === 0 ? 120 : 1)],
     ['a prompt, then tokens, then another prompt', (at: number) => (at === 0 ? 120 : at < 160 ? 1 : 61)],
   ])('is what it says: %s', async (_, size) => {
-    using layer = new TestLayer(`streaming:sink=${SINK},window=${WINDOW}`, shape, F32)
+    using layer = new TestLayer(`streaming:sink=${SINK},window=${WINDOW}`, shape, F32, [method])
     using cache = layer.newCache(4096)
     const outputs: number[] = []
     for (let at = 0; at < T;) {

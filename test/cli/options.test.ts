@@ -10,6 +10,7 @@ const OPTIONS = {
   'n-predict': { short: 'n', hint: 'N', about: 'tokens', convert: parseCount, schema: z.int().min(-1).default(128) },
   temp: { hint: 'N', about: 'temperature', convert: toNumber, schema: z.number().min(0).max(100).optional() },
   prompt: { short: 'p', hint: 'TEXT', about: 'prompt', schema: z.string().optional() },
+  stop: { hint: 'TEXT,…', about: 'ends', schema: z.string().optional() },
   json: { about: 'JSON', schema: z.boolean().default(false) },
   bos: { about: 'no BOS', schema: z.boolean().default(true) },
 }
@@ -29,6 +30,7 @@ describe('flags', () => {
     [['-ctk', 'q8_0'], { cacheTypeK: 'q8_0' }],
     [['-n', '-1'], { nPredict: -1 }],
     [['-c', '1k', '-c', '2k'], { ctxSize: 2048 }],
+    [['--stop', 'a,b', '--json', '--stop=c'], { stop: 'a,b,c', json: true }],
     [['--temp', '0.25'], { temp: 0.25 }],
     [['-p', '-5 degrees'], { prompt: '-5 degrees' }],
     [['-p', ''], { prompt: '' }],
