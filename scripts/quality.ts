@@ -15,10 +15,10 @@
  * Each window is read by itself, from an empty cache. Its tokens but the last predict the next one: perplexity is exp of the mean
  * of -ln p(next token), KL the mean of KL(dense ‖ setting) over the whole vocabulary, in nats, with its standard error over
  * windows; top-1 is where both think the same token likeliest. Bytes are those of the rows held at the end of a window, per
- * token, without the rounding to pages; what a method remembers besides rows is not among them.
+ * token, without the rounding to pages; what a method remembers besides rows is not among them. Methods that drop rows mostly
+ * do so after a prompt: what they lose shows with --decode.
  */
-import { writeFileSync } from 'node:fs'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { Runner, type RunSequence } from '../src/engine/runner.ts'
 import { bundledModel } from '../src/index.ts'
@@ -60,7 +60,7 @@ async function open(path: string): Promise<{ runner: Runner; tokens: Int32Array 
   return { runner, tokens }
 }
 
-/** Logits after each token from `from` on, but the last: an array per step, of whole positions. */
+/** Logits after each of the tokens, of which the first `atOnce` are a prompt: f32[nVocab, tokens.length]. */
 async function read(runner: Runner, sequence: RunSequence, tokens: Int32Array, atOnce: number): Promise<Float32Array> {
   const { cache, attention } = sequence
   const { nVocab } = runner.shape

@@ -1,12 +1,18 @@
 /**
  * How well facts hidden in a long text are found under each setting of attention: prints markdown.
- * `npx tsx scripts/recall.ts [tokens,…] [texts] [settings]`: lengths of the texts, how many of each, and a pattern for the
- * settings besides dense (default 512,1024,2048, 12, and all).
+ * `npx tsx scripts/recall.ts [tokens,…] [texts] [settings] [options]`: lengths of the texts, how many of each, and a pattern for
+ * the settings of the table below besides dense (default 512,1024,2048, 12, and all).
+ *
+ *   --attention SETTING  a setting besides; may be repeated. Without a pattern, only these
+ *   -m MODEL             the model (default: the bundled one)
+ *   --base BASE          a model of the same tokenizer that answers, densely, for the row of dense in place of MODEL; without
+ *                        a pattern, MODEL as it is and the settings given are compared with it
  *
  * Texts are paragraphs the model never saw with a fact in about every 64 tokens. Of each text several facts are asked, every
  * setting the same ones; an answer counts if it says all of the fact. "Early" facts stand in the first half of a text.
  */
 import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
 import { load, type Model } from '../src/index.ts'
 import { random as seeded } from '../src/engine/random.ts'
 
@@ -108,14 +114,26 @@ function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T:
   }
 }
 
-const lengths = (process.argv[2] ?? '512,1024,2048').split(',').map(Number)
-const nTexts = Number(process.argv[3] ?? 12)
-const pattern = new RegExp(process.argv[4] ?? '.')
+const { values: given, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    attention: { type: 'string', multiple: true, default: [] },
+    model: { type: 'string', short: 'm' },
+    base: { type: 'string' },
+  },
+})
+const lengths = (positionals[0] ?? '512,1024,2048').split(',').map(Number)
+const nTexts = Number(positionals[1] ?? 12)
+const isOwnTable = given.attention.length === 0 && given.base === undefined
+const pattern = new RegExp(positionals[2] ?? (isOwnTable ? '.' : '^$'))
+const besides = given.attention.map((setting): [string, string] => [setting, setting])
 const paragraphs = readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8')
   .split(/\n+/)
   .filter((line) => line.length > 20 && line.length < 300)
 
-await using model = await load(undefined, { nThreads: 1 })
+await using model = await load(given.model, { nThreads: 1 })
+await using base = given.base === undefined ? null : await load(given.base, { nThreads: 1 })
+if (base) besides.unshift(['as the model is', 'dense'])
 for (const T of lengths) {
   const cases = Array.from({ length: nTexts }, (_, i) => makeCase(model, paragraphs, { T, seed: 1000 * T + i }))
   console.log(`\n${T} tokens, ${nTexts * QUESTIONS} questions\n`)
@@ -123,14 +141,23 @@ for (const T of lengths) {
     '| setting | recall | early | late | against dense | found by one only (this, dense) | keys read |\n| --- | --: | --: | --: | --: | --: | --: |',
   )
   let dense: boolean[] = []
-  for (const [name, attention] of settings(T).filter(([name]) => name === 'dense' || pattern.test(name))) {
+  const [reference, ...table] = settings(T)
+  const chosen = table.filter(([name]) => pattern.test(name))
+  for (const row of [reference!, ...chosen, ...besides]) {
+    const [name, attention] = row
+    const answerer = row === reference && base ? base : model
     const right: boolean[] = []
     const early: boolean[] = []
     let density = 0
     for (const { document, asked } of cases) {
       for (const { fact, isEarly } of asked) {
         const messages = [{ role: 'user' as const, content: `${document}\n${fact.question}` }]
-        const { text, usage } = await model.complete({ messages, attention: attention as string, temperature: 0, maxTokens: 32 })
+        const { text, usage } = await answerer.complete({
+          messages,
+          attention: attention as string,
+          temperature: 0,
+          maxTokens: 32,
+        })
         right.push(text.includes(fact.answer))
         early.push(isEarly)
         density += usage.attention.density
