@@ -31,9 +31,9 @@ function exitStatus(error: unknown): number {
 }
 
 async function dispatch(argv: readonly string[]): Promise<void> {
-  const [name, ...rest] = argv
+  const [name, rest] = nameOf(argv)
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
-    const topic = name === 'help' ? rest[0] : undefined
+    const [topic] = name === 'help' ? nameOf(rest) : []
     print(topic === undefined ? await mainHelp(COMMANDS) : commandHelp(await find(topic)))
     if (name === undefined) process.exitCode = 2
     return
@@ -51,9 +51,17 @@ async function dispatch(argv: readonly string[]): Promise<void> {
   }
 }
 
+/** The command, which may be of two words (`train lckv`), and what comes after it. */
+function nameOf(argv: readonly string[]): [name: string | undefined, rest: readonly string[]] {
+  const pair = argv.slice(0, 2).join(' ')
+  return Object.hasOwn(COMMANDS, pair) ? [pair, argv.slice(2)] : [argv[0], argv.slice(1)]
+}
+
 async function find(name: string) {
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (load) return load()
+  const pairs = Object.keys(COMMANDS).filter((other) => other.startsWith(`${name} `))
+  if (pairs.length > 0) throw usage(`say what to ${name}: ${pairs.map((pair) => `kvasir ${pair}`).join(', ')}`)
   const what = name.startsWith('-') ? `the command must come before ${name}` : `unknown command '${name}'`
   const near = nearest(name, Object.keys(COMMANDS))
   throw usage(`${what}${near === undefined ? '' : `; did you mean '${near}'?`}`)

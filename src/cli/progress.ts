@@ -1,12 +1,17 @@
-/** One line of progress on stderr, and only where a person watches: on a terminal. */
+/**
+ * One line of progress on stderr, and only where a person watches: on a terminal. Training runs for hours, so elsewhere it
+ * says every half minute where it is.
+ */
 import type { PromptProgress } from '../engine/ask.ts'
 import { progressText, type TrainProgress } from '../train/progress.ts'
 
 const QUICK_MS = 500 // what takes less needs no progress
+const LINE_MS = 30_000
 
 export class Progress implements Disposable {
   readonly #isShown: boolean = process.stderr.isTTY === true
   #start = performance.now()
+  #lastLine = performance.now()
   #isDirty = false
 
   /** Of a model that loads; 0…1. */
@@ -24,7 +29,11 @@ export class Progress implements Disposable {
   /** Of a training run. */
   training = (progress: TrainProgress): void => {
     if (progress.step >= progress.steps) this.clear()
-    else this.#show(progressText(progress))
+    else if (this.#isShown) this.#show(progressText(progress))
+    else if (performance.now() - this.#lastLine >= LINE_MS) {
+      process.stderr.write(`${progressText(progress)}\n`)
+      this.#lastLine = performance.now()
+    }
   }
 
   clear(): void {

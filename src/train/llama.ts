@@ -33,17 +33,29 @@ export function trainableLlama(
   parameters: Parameters,
   isTrained: (name: string) => boolean,
 ): TrainableLlama {
-  const architecture = String(source.metadata('general.architecture') ?? source.metadata('model_type'))
-  if (architecture !== 'llama' || source.format !== 'gguf') {
-    const reason = `training knows GGUF files of llama models, and this is ${source.format} of '${architecture}'`
-    throw new KvasirError('model_unsupported', { path: source.path, reason })
-  }
-  const hp = llama.hyperparameters(source)
+  const hp = hyperparameters(source)
   return {
     hp,
     weights: llamaWeights(hp, source, parameters.from(source, { isTrained })),
     constants: llamaWeights(hp, source, parameters.from(source, { isTrained, as: 'constant' })),
   }
+}
+
+/** The model of `source` as it is, to compare with: its tensors do not learn, and are called `prefix` and their names. */
+export function frozenLlama(
+  source: WeightSource,
+  parameters: Parameters,
+  prefix: string,
+): Pick<TrainableLlama, 'hp' | 'weights'> {
+  const hp = hyperparameters(source)
+  return { hp, weights: llamaWeights(hp, source, parameters.from(source, { isTrained: () => false, prefix })) }
+}
+
+function hyperparameters(source: WeightSource): Hyperparameters {
+  const architecture = String(source.metadata('general.architecture') ?? source.metadata('model_type'))
+  if (architecture === 'llama' && source.format === 'gguf') return llama.hyperparameters(source)
+  const reason = `training knows GGUF files of llama models, and this is ${source.format} of '${architecture}'`
+  throw new KvasirError('model_unsupported', { path: source.path, reason })
 }
 
 /** Rows of the embedding: f32[nEmbd, T · B]. */

@@ -25,10 +25,8 @@ class Loss implements Disposable {
     this.#backend = backend
     const g = weight === null ? new Graph(maxNodes + INPUT_NODES) : new TrainGraph(maxNodes + INPUT_NODES)
     this.#graph = g
-    this.#loss = objective.loss(
-      g,
-      batchInputs(g, { nTokens, nSequences, nVocab }, () => this.#windows),
-    )
+    const batch = batchInputs(g, { nTokens, nSequences, nVocab }, () => this.#windows)
+    this.#loss = weight === null && objective.measured ? objective.measured(g, batch) : objective.loss(g, batch)
     if (g instanceof TrainGraph) g.backward(this.#loss, parameters.all(), weight!)
     else g.output(this.#loss)
     this.#scratch = new Scratch(backend.bufferType)

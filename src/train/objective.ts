@@ -9,6 +9,8 @@ export interface Objective {
   readonly nVocab: number
   /** Nodes that {@link loss} records, at most. */
   readonly maxNodes: number
-  /** Records the loss of a batch, f32[1]: for gradients, and for measurements. */
+  /** Records the loss of a batch, f32[1]. */
   loss(g: Graph, batch: Batch): Tensor
+  /** What held-out text is measured by, if it is another: f32[1]. */
+  measured?(g: Graph, batch: Batch): Tensor
 }

@@ -46,9 +46,9 @@ export class Parameters implements Disposable {
    * `tensor` of each parameter, or with `as: 'constant'` its twin without gradients.
    * Errors: `model_invalid`, `model_unsupported` (quantised weights), `out_of_memory`.
    */
-  from(source: WeightSource, { isTrained, as = 'tensor' }: FromOptions): TensorSource {
+  from(source: WeightSource, { isTrained, as = 'tensor', prefix = '' }: FromOptions): TensorSource {
     const declare = (name: string, ne: readonly number[]): Tensor => {
-      const parameter = this.#byName.get(name) ?? this.#load(source, name, { ne, isTrained })
+      const parameter = this.#byName.get(prefix + name) ?? this.#load(source, name, { ne, isTrained, prefix })
       return parameter[as]
     }
     return {
@@ -65,7 +65,7 @@ export class Parameters implements Disposable {
     }
   }
 
-  #load(source: WeightSource, name: string, { ne, isTrained }: { ne: readonly number[]; isTrained: (name: string) => boolean }) {
+  #load(source: WeightSource, name: string, { ne, isTrained, prefix }: LoadOptions) {
     const info = source.tensors.get(name)
     const fail = (code: 'model_invalid' | 'model_unsupported', reason: string): never => {
       throw new KvasirError(code, { path: source.path, reason })
@@ -76,7 +76,7 @@ export class Parameters implements Disposable {
       return fail('model_invalid', `tensor '${name}' is [${info.ne.join(', ')}], not [${wanted.join(', ')}]`)
     if (!FLOATS.includes(info.type))
       return fail('model_unsupported', `tensor '${name}' is ${typeName(info.type)}, and training starts from f32, f16 or bf16`)
-    const parameter = this.add(name, ne, name !== NEVER_TRAINED && isTrained(name))
+    const parameter = this.add(prefix + name, ne, name !== NEVER_TRAINED && isTrained(name))
     parameter.data.set(readFloats(source, info))
     return parameter
   }
@@ -90,6 +90,14 @@ export class Parameters implements Disposable {
 export interface FromOptions {
   readonly isTrained: (name: string) => boolean
   readonly as?: 'tensor' | 'constant'
+  /** Put before the names: several models among the parameters of one run. */
+  readonly prefix?: string
+}
+
+interface LoadOptions {
+  readonly ne: readonly number[]
+  readonly isTrained: (name: string) => boolean
+  readonly prefix: string
 }
 
 /** The elements of a tensor of floats, as f32. */

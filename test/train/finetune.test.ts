@@ -1,7 +1,8 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { load } from '../../src/engine/model.ts'
-import { finetune, type FinetuneOptions } from '../../src/train/finetune.ts'
+import { finetune } from '../../src/train/finetune.ts'
+import type { TrainFiles } from '../../src/train/run.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
 import { BUNDLED_GGUF, HELDOUT } from '../support/bundled.ts'
 import { TemporaryFolder, TEST_THREADS } from '../support/reference.ts'
@@ -10,7 +11,7 @@ const folder = new TemporaryFolder()
 afterAll(() => folder[Symbol.dispose]())
 beforeAll(() => writeFileSync(folder.file('text.txt'), readFileSync(HELDOUT, 'utf8').slice(0, 40_000)))
 
-const options = (more: Partial<FinetuneOptions>): FinetuneOptions => ({
+const options = (more: Partial<TrainFiles>): TrainFiles => ({
   model: BUNDLED_GGUF,
   file: folder.file('text.txt'),
   out: folder.file('m.gguf'),
@@ -62,7 +63,7 @@ test('stopped in the middle of a step and begun again, it writes the same file',
   expect(readFileSync(out).equals(readFileSync(folder.file('m.gguf')))).toBe(true)
 })
 
-test.each<[string, Partial<FinetuneOptions>, string]>([
+test.each<[string, Partial<TrainFiles>, string]>([
   ['a window beyond the context', { nTokens: 5000 }, 'usage'],
   ['a model that is not there', { model: 'none.gguf' }, 'model_not_found'],
   ['a text that is not there', { file: 'none.txt' }, 'file_error'],
