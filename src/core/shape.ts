@@ -19,4 +19,13 @@ export interface ModelShape {
   readonly nCtxTrain: number
   /** There if layers read each other's keys and values. */
   readonly sharing?: LayerSharing
+  /** The loaded model itself, for methods that were calibrated or trained for it; shapes without weights have none. */
+  readonly base?: BaseModel
+}
+
+export interface BaseModel {
+  /** The .gguf file or the folder. */
+  readonly path: string
+  /** Tells it from others (weights/fingerprint.ts); takes milliseconds the first time. */
+  readonly fingerprint: string
 }

@@ -9,7 +9,7 @@ import { attentionFor } from '../attention/spec.ts'
 import { keysDense, type Step, type StepPart } from '../attention/method.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
-import type { ModelShape } from '../core/shape.ts'
+import type { BaseModel, ModelShape } from '../core/shape.ts'
 import { Backend } from '../ggml/backend.ts'
 import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
@@ -18,6 +18,7 @@ import { SequenceCache } from '../kv/cache.ts'
 import { bytesPerToken, residentTotal } from '../kv/layout.ts'
 import { architectureOf } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
+import { fingerprint } from '../weights/fingerprint.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { Uploader, type Weights } from '../weights/upload.ts'
 
@@ -97,7 +98,8 @@ export class Runner implements Disposable {
       const uploader = new Uploader(source, backend, options)
       const model = architecture.build(hp, source, uploader)
       const weights = await uploader.place(options.onProgress, options.signal)
-      return new Runner(model, hp.shape, { weights, backend, types: options.cacheTypes })
+      const shape = { ...hp.shape, base: baseModel(source) }
+      return new Runner(model, shape, { weights, backend, types: options.cacheTypes })
     } catch (error) {
       backend[Symbol.dispose]()
       throw error
@@ -268,6 +270,17 @@ export class Runner implements Disposable {
     this.#scratch[Symbol.dispose]()
     this.#weights[Symbol.dispose]()
     this.#backend[Symbol.dispose]()
+  }
+}
+
+/** Read when it is first asked for: most settings do not. */
+function baseModel(source: WeightSource): BaseModel {
+  let known: string | undefined
+  return {
+    path: source.path,
+    get fingerprint() {
+      return (known ??= fingerprint(source))
+    },
   }
 }
 
