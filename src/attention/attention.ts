@@ -7,7 +7,7 @@ import { type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
 import { linear } from '../nn/linear.ts'
 import { keepAll, readAll } from './dense.ts'
 import type { AttendLayer, AttentionLayer, Cycle, Keep, OwnLayer, Read, Share, Step, StepPart } from './method.ts'
-import { join } from './pieces.ts'
+import { groupHeads, join, scoresOf } from './pieces.ts'
 import { columnsOf, projections } from './projected.ts'
 
 /** ggml type ids of cached keys and values. */
@@ -126,6 +126,7 @@ export class Attention {
     const own: OwnLayer = {
       write: keep.write,
       kept: keep.kept,
+      scores: (kept, projected) => keep.scores?.(kept, projected) ?? scoresOf(step, kept.k, groupHeads(step, kept.q)),
       read(kept, projected) {
         const { il } = kept.layer
         const read = isAsked(il) ? openly : ordinary

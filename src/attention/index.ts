@@ -3,9 +3,10 @@ import { drop } from './drop.ts'
 import { h2o } from './h2o.ts'
 import { hip } from './hip.ts'
 import { lckv } from './lckv.ts'
+import { lisa } from './lisa.ts'
 import type { AnyMethod } from './method.ts'
 import { sa } from './sa.ts'
 import { sparq } from './sparq.ts'
 import { streaming } from './streaming.ts'
 
-export const METHODS: readonly AnyMethod[] = [lckv, sa, drop, streaming, h2o, hip, sparq]
+export const METHODS: readonly AnyMethod[] = [lckv, lisa, sa, drop, streaming, h2o, hip, sparq]

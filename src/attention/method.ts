@@ -163,6 +163,8 @@ export interface KeepLayer {
   readonly write: (layer: WrittenLayer, rows: NewRows) => void
   /** What there is to read in a layer, once the new rows are written. */
   readonly kept: (layer: AttentionLayer, projected: Projected) => Kept
+  /** Products of queries and keys f32[nRead, n · g, G], not scaled, where they are not simply those of {@link kept}. */
+  readonly scores?: (kept: Kept, projected: Projected) => Tensor
   /** How it reads prompts itself; there if and only if it {@link Keep.readsPrompts}. A share may need the probabilities. */
   readonly read?: (kept: Kept, projected: Projected, needsProbabilities: boolean) => ReadResult
   /** Sees the probabilities of a layer. */
@@ -172,6 +174,8 @@ export interface KeepLayer {
 /** What the other two axes do with a part in one layer, for the share axis to call, in whole or in parts. */
 export interface OwnLayer extends Pick<KeepLayer, 'write' | 'kept'> {
   readonly read: ReadLayer
+  /** Products of queries and keys f32[nRead, n · g, G], not scaled and not masked, as dense attention has them. */
+  readonly scores: (kept: Kept, projected: Projected) => Tensor
   /** Writes the layer's own keys and values. */
   readonly store: (layer: AttentionLayer, projected: Projected) => void
   /** All of it: stores and reads. */

@@ -88,8 +88,8 @@ export function inPlace(step: Step, part: StepPart, perHead: boolean): Pick<Keep
 
 /** f32[d, H, n] → f32[d, n · g, G]: the query heads of a KV head as rows beside each other, tokens first. */
 export function groupHeads({ g, shape }: Step, q: Tensor): Tensor {
-  const { headDim: d, nHead: H, nHeadKv: G } = shape
-  const n = q.ne[2]
+  const { nHead: H, nHeadKv: G } = shape
+  const [d, , n] = q.ne
   return g.reshape(n === 1 ? q : g.cont(g.permute(q, 0, 2, 1, 3)), d, (n * H) / G, G)
 }
 

@@ -23,7 +23,7 @@ import type { SequenceCache } from '../kv/cache.ts'
 import type { StoreLayout } from '../kv/layout.ts'
 import type { Store } from '../kv/store.ts'
 import { readDensely } from './dense.ts'
-import type { AttentionLayer, Keep, KeepMethod, Step, StepPart, WrittenLayer } from './method.ts'
+import type { AttentionLayer, Keep, KeepMethod, Kept, Projected, Step, StepPart, WrittenLayer } from './method.ts'
 import { groupHeads, rotate, scoresOf, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
 
 const options = z.object({
@@ -110,7 +110,14 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep {
       // For all queries of a part at once the sinks cannot be near enough: there they get queries of their own.
       const sinkPlaces = eachToken((position) => position - nDropped(position))
 
+      const scores = (kept: Kept, { q }: Pick<Projected, 'q'>): Tensor => {
+        const inPlace = scoresOf(step, kept.k, groupHeads(step, kept.q)) // [nRead, n · g, G]
+        if (!drops || nTokens === 1 || sink === 0) return inPlace
+        return sinks.score(inPlace, kept.layer, rotate(step, kept.layer, q, sinkPlaces))
+      }
+
       return {
+        scores,
         write(layer, { k, ...others }) {
           if (!k) return write(layer, others)
           write(layer, { ...others, k: rotate(step, layer, k, keyPlaces) })
@@ -125,9 +132,7 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep {
         },
         read(kept, { q }, needsProbabilities) {
           if (!drops) return readDensely(step, kept, needsProbabilities)
-          const scores = scoresOf(step, kept.k, groupHeads(step, kept.q)) // [nRead, n · g, G]
-          const all = sink === 0 ? scores : sinks.score(scores, kept.layer, rotate(step, kept.layer, q, sinkPlaces))
-          const p = softmax(step, all, kept.mask, nTokens)
+          const p = softmax(step, scores(kept, { q }), kept.mask, nTokens)
           return { o: ungroupHeads(step, weighStored(step, p, kept.v), nTokens), p: { values: p, index: null } }
         },
       }

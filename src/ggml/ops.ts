@@ -316,15 +316,15 @@ export class Ops {
   }
 
   /**
-   * a[m, 1, 1, k] as if it were repeated n times in dimension 2: [m, 1, n, k], a window with a stride of 0. For operations that
+   * a[m, j, 1, k] as if it were repeated n times in dimension 2: [m, j, n, k], a window with a stride of 0. For operations that
    * read through strides. ggml's own view wants room for all elements, so the repetition is written into the finished one.
    */
   stretch(a: Tensor, n: number): Tensor {
-    check(a.ne[1] === 1 && a.ne[2] === 1, 'stretch', a)
+    check(a.ne[2] === 1, 'stretch', a)
     const t = this.view(a, a.ne, [a.nb[1], a.nb[2], a.nb[3]])
     koffi.encode(t.ptr, NE_OFFSET + 8 * 2, 'int64_t', n)
     koffi.encode(t.ptr, NB_OFFSET + 8 * 2, 'size_t', 0)
-    return this.made(t.ptr, a.type, [a.ne[0], 1, n, a.ne[3]], [a.nb[0], a.nb[1], 0, a.nb[3]])
+    return this.made(t.ptr, a.type, [a.ne[0], a.ne[1], n, a.ne[3]], [a.nb[0], a.nb[1], 0, a.nb[3]])
   }
 
   /** Dimension i of a becomes dimension `axes[i]`; no data moves. */

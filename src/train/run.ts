@@ -6,7 +6,7 @@ import { llama } from '../models/llama.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
-import type { RunSettings } from './checkpoint.ts'
+import { hasCheckpoint, type RunSettings } from './checkpoint.ts'
 import type { Objective } from './objective.ts'
 import { TRAIN_DEFAULTS, type TrainOptions } from './options.ts'
 import { Parameters } from './parameters.ts'
@@ -32,6 +32,8 @@ export interface Task {
   readonly objective: Objective
   /** What decides the course besides the base, the text and the settings. */
   readonly identity: RunSettings
+  /** What is made smaller first, for so many steps; AdamW begins anew after it. */
+  readonly first?: { readonly objective: Objective; readonly steps: number } | undefined
   save(path: string): Promise<void>
 }
 
@@ -52,19 +54,26 @@ export async function trainFile(
   using parameters = new Parameters(backend)
   const options = { ...TRAIN_DEFAULTS, ...rest }
   checkWindow(base, options.nTokens)
-  const { objective, identity, save } = begin(base, parameters)
+  const { objective, identity, first, save } = begin(base, parameters)
   using tokenizer = loadTokenizer(base)
   const text = readTrainText(file, tokenizer, { nTokens: options.nTokens, heldOut })
   const checkpoint = `${out}.checkpoint`
+  const common = { text, onProgress, signal, identity: { ...identity, base: fingerprint(base) } }
+  const checkpointBefore = `${out}.first.checkpoint`
+  if (first && first.steps > 0 && !hasCheckpoint(checkpoint)) {
+    const report = await train(backend, first.objective, {
+      ...{ ...common, options: { ...options, steps: first.steps }, checkpoint: checkpointBefore },
+      ...{ title: `training ${out}, first part`, curve: `${out}.first.curve` },
+    })
+    if (report.isStopped) return report
+    for (const { trained } of parameters.trained()) for (const block of Object.values(trained!)) block.data.fill(0)
+  }
   const report = await train(backend, objective, {
-    ...{ options, text, checkpoint, onProgress, signal },
-    title: `training ${out}`,
-    identity: { ...identity, base: fingerprint(base) },
-    curve: `${out}.curve`,
+    ...{ ...common, options, checkpoint, title: `training ${out}`, curve: `${out}.curve` },
   })
   if (report.isStopped) return report
   await save(out)
-  await rm(checkpoint, { force: true })
+  for (const path of [checkpoint, checkpointBefore]) await rm(path, { force: true })
   return report
 }
 
