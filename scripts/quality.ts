@@ -135,8 +135,9 @@ const specs = settings.map((setting) => runner.attention(setting).spec)
 
 // A row for the reference, in which it is compared with itself: as it was read, or token by token.
 const reader = base?.runner ?? runner
-const dense = new Tally(base ? 'base, dense' : 'dense')
-const tallies = specs.filter((spec) => base || spec !== 'dense').map((spec) => new Tally(spec))
+const own = runner.attention('dense').spec // of a model that shares by itself: its method
+const dense = new Tally(base ? 'base, dense' : own)
+const tallies = specs.filter((spec) => base || spec !== own).map((spec) => new Tally(spec))
 for (let i = 0; i < nWindows!; i++) {
   const window = tokens.subarray(i * nTokens!, (i + 1) * nTokens!)
   using atOnce = reader.newSequence(nTokens!)
