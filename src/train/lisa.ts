@@ -40,7 +40,7 @@ export interface LisaFiles extends TrainFiles, Omit<LisaChoice, 'seed'> {
 export function trainLisa({ layers, rank, hidden, firstSteps, ...files }: LisaFiles): Promise<TrainReport> {
   return trainFile(files, (base, parameters) => {
     const plan = lisaPlan(base, { layers, rank, hidden, seed: files.seed })
-    const { first, last } = lisaObjectives(base, parameters, { plan })
+    const { first, last } = lisaObjectives(lisaParts(base, parameters, { plan }))
     return {
       objective: last,
       first: { objective: first, steps: firstSteps },
@@ -69,7 +69,7 @@ interface Saved {
 }
 
 /** Projections become f16. */
-async function saveLisa(base: GgufSource, { path, plan, values }: Saved): Promise<void> {
+export async function saveLisa(base: GgufSource, { path, plan, values }: Saved): Promise<void> {
   const shapes = lisaShapes(llama.hyperparameters(base).shape, plan)
   const tensors = plan.layers.flatMap((il) =>
     lisaTensors(plan).map((tensor) => ({
@@ -93,15 +93,16 @@ export interface LisaObjectives {
   readonly last: Objective
 }
 
-/** Some tensors may stay as they begin. Errors: those of {@link frozenLlama}. */
-export function lisaObjectives(
-  base: GgufSource,
-  parameters: Parameters,
-  { plan, learns = () => true }: { readonly plan: LisaPlan; readonly learns?: (tensor: LisaTensor) => boolean },
-): LisaObjectives {
+interface PartsOptions {
+  readonly plan: LisaPlan
+  /** False for tensors that stay as they begin. */
+  readonly learns?: (tensor: LisaTensor) => boolean
+}
+
+/** The base, frozen, and the tensors of an adapter as it begins. Errors: those of {@link frozenLlama}. */
+export function lisaParts(base: GgufSource, parameters: Parameters, { plan, learns = () => true }: PartsOptions): Lisa {
   const model = frozenLlama(base, parameters, '')
-  const { shape } = model.hp
-  const shapes = lisaShapes(shape, plan)
+  const shapes = lisaShapes(model.hp.shape, plan)
   for (const il of plan.layers) {
     const start = lisaStart(base, il, plan)
     for (const tensor of lisaTensors(plan)) {
@@ -109,7 +110,12 @@ export function lisaObjectives(
       parameters.add(lisaName(il, tensor), shapes[tensor], isTrained).data.set(start[tensor])
     }
   }
-  const lisa: Lisa = { ...model, plan, parameters }
+  return { ...model, plan, parameters }
+}
+
+export function lisaObjectives(lisa: Lisa): LisaObjectives {
+  const { parameters } = lisa
+  const { shape } = lisa.hp
   const common = { parameters, nVocab: shape.nVocab, maxNodes: NODES_PER_LAYER * (3 * shape.nLayer + 4) }
   const last: Objective = { ...common, loss: (g, batch) => endToEnd(g, lisa, batch) }
   return { last, first: { ...common, loss: (g, batch) => layerByLayer(g, lisa, batch), measured: last.loss } }
