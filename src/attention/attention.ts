@@ -7,7 +7,7 @@ import { type CacheLayout, roundUp, TILE } from '../kv/layout.ts'
 import { linear } from '../nn/linear.ts'
 import { keepAll, readAll } from './dense.ts'
 import type { AttendLayer, AttentionLayer, Cycle, Keep, OwnLayer, Read, Share, Step, StepPart } from './method.ts'
-import { groupHeads, join, scoresOf } from './pieces.ts'
+import { groupHeads, join, scoresOf, withHeadsOf } from './pieces.ts'
 import { columnsOf, projections } from './projected.ts'
 
 /** ggml type ids of cached keys and values. */
@@ -55,9 +55,9 @@ export class Attention {
     return this.#keep.isEndless && this.#keep.nRows(Infinity) <= nCtx ? Infinity : nCtx
   }
 
-  /** True if `cache` can be cut back to fewer tokens: none is lost, and none was counted that would have to be uncounted. */
-  canTruncate(cache: SequenceCache): boolean {
-    return !this.#keep.needsProbabilities && cache.isWhole && this.#share.canTruncate?.(cache) !== false
+  /** True if `cache` can be cut back to `nTokens`: none is lost, and none was counted that would have to be uncounted. */
+  canTruncate(cache: SequenceCache, nTokens: number): boolean {
+    return !this.#keep.needsProbabilities && cache.isWhole && this.#share.canTruncate?.(cache, nTokens) !== false
   }
 
   /** Rows that a sequence of up to `nCtx` tokens needs at once. */
@@ -123,6 +123,7 @@ export class Attention {
     const isStored = (il: number) => reads !== undefined || reader !== this.#read || isAsked(il)
     const stored = isStored(0) || this.#share.needsProbabilities ? this.#read.stored?.(step, part) : undefined
     let strict: OwnLayer | undefined
+    const withHeads = new Map<number, OwnLayer>()
     const own: OwnLayer = {
       write: keep.write,
       kept: keep.kept,
@@ -144,6 +145,12 @@ export class Attention {
         return own.read(kept, projected)
       },
       strict: () => (strict ??= this.#startOwn(step, { ...part, isStrict: true })),
+      readsAll: reads === undefined && reader === readAll && !needsProbabilities,
+      withHeads: (nHeadKv) => {
+        const made = withHeads.get(nHeadKv) ?? this.#startOwn(withHeadsOf(step, nHeadKv), part)
+        withHeads.set(nHeadKv, made)
+        return made
+      },
     }
     return own
   }

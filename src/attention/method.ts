@@ -182,6 +182,10 @@ export interface OwnLayer extends Pick<KeepLayer, 'write' | 'kept'> {
   readonly attend: (layer: AttentionLayer, projected: Projected) => ReadResult
   /** The same where no query sees its own key, see {@link StepPart.isStrict}. */
   strict(): OwnLayer
+  /** True if every kept key is read plainly: who has a faster way may read by itself. */
+  readonly readsAll: boolean
+  /** The same for layers whose keys have `nHeadKv` heads, with as many query heads for each as the model has. */
+  withHeads(nHeadKv: number): OwnLayer
 }
 
 /** A part's attention in one layer: f32[d · H, n], or null where attention adds nothing to the residual. */
@@ -207,8 +211,8 @@ export interface Share {
   start(step: Step, part: StepPart, own: OwnLayer): AttendLayer
   /** After a step, with its tokens appended and rows dropped. */
   settle?(cache: SequenceCache, endsPrompt: boolean): void
-  /** False if `cache` holds what depends on more than its rows. Default true. */
-  canTruncate?(cache: SequenceCache): boolean
+  /** False if `cache` cut back to `nTokens` would hold what depends on later ones. Default true. */
+  canTruncate?(cache: SequenceCache, nTokens: number): boolean
   /** How often layer `il` reads each of its keys with its value: 1/2 where it reads one of the two. Default 1. */
   keyShare?(il: number, cache: SequenceCache, nTokens: number): number
 }

@@ -9,6 +9,12 @@ import type { Store } from '../kv/store.ts'
 import { linear, type Linear } from '../nn/linear.ts'
 import type { AttentionLayer, KeepLayer, NewRows, Step, StepPart } from './method.ts'
 
+/** A step as if the model had `nHeadKv` heads of keys. */
+export function withHeadsOf(step: Step, nHeadKv: number): Step {
+  const { nHead, nHeadKv: all } = step.shape
+  return { ...step, shape: { ...step.shape, nHead: (nHead / all) * nHeadKv, nHeadKv } }
+}
+
 /** x f32[nEmbd, n] → f32[d, heads, n]. */
 export function project({ g, shape }: Step, weights: Linear, x: Tensor): Tensor {
   const y = linear(g, weights, x)
@@ -24,6 +30,13 @@ export function rotate({ g }: Step, layer: Pick<AttentionLayer, 'rope' | 'ropeFa
 export function slice({ g }: Step, part: StepPart, x: Tensor): Tensor {
   if (part.nTokens === x.ne[2]) return x
   return g.view(x, [x.ne[0], x.ne[1], part.nTokens, 1], [x.nb[1], x.nb[2], x.nb[3]], part.first * x.nb[2])
+}
+
+/** Tensors one behind the other along `dim`, joined in pairs: no element is copied more than a few times. */
+export function concatAll(g: Step['g'], parts: readonly Tensor[], dim: 0 | 1 | 2 | 3): Tensor {
+  if (parts.length === 1) return parts[0]!
+  const half = parts.length >> 1
+  return g.concat(concatAll(g, parts.slice(0, half), dim), concatAll(g, parts.slice(half), dim), dim)
 }
 
 /** The parts' outputs f32[d · H, n] side by side: f32[d · H, nTokens]. */
@@ -122,7 +135,11 @@ export function softmax({ g, shape }: Step, scores: Tensor, mask: Tensor, n: num
   // ggml's threads share the rows of dimension 1: those of a single query are its heads.
   const nRows = n === 1 ? largestDivisor(shape.nHead, MOST_ROWS) : n
   let ours = mask
-  if (nRows > n) maskRows.set(mask, (ours = maskRows.get(mask) ?? g.repeat(mask, m, nRows)))
+  if (nRows > n) {
+    const known = maskRows.get(mask)
+    ours = known && known.ne[1] >= nRows ? known : g.repeat(mask, m, nRows)
+    maskRows.set(mask, ours)
+  }
   return g.reshape(g.softMaxExt(g.reshape(scores, m, nRows, (n * shape.nHead) / nRows), ours, scale), m, rows, G)
 }
 

@@ -40,7 +40,9 @@ export class KvasirContender implements Contender {
 
   truncate(nTokens: number): boolean {
     if (this.#sequences.every(({ cache }) => cache.nTokens === nTokens)) return true
-    const isPossible = this.#sequences.every(({ cache, attention }) => cache.nTokens >= nTokens && attention.canTruncate(cache))
+    const isPossible = this.#sequences.every(
+      ({ cache, attention }) => cache.nTokens >= nTokens && attention.canTruncate(cache, nTokens),
+    )
     if (isPossible) for (const { cache } of this.#sequences) cache.truncate(nTokens)
     return isPossible
   }

@@ -17,6 +17,8 @@ export interface Tensor {
   readonly ne: Shape
   /** Bytes from one element to the next along each dimension. */
   readonly nb: Shape
+  /** A matrix in a layout of the processor's own, where rows do not lie one after another: it is multiplied whole or not at all. */
+  readonly isPacked?: true
 }
 
 export function shapeOf(...ne: readonly number[]): Shape {

@@ -6,7 +6,7 @@ import { ggml } from '../ggml/library.ts'
 import { HUGE_PAGE_BYTES, type Reservation } from '../ggml/memory.ts'
 import { rowBytes } from '../ggml/types.ts'
 import { nBytes, type Shape, stridesOf, type Tensor } from '../ggml/tensor.ts'
-import { headBytes, residentBytes, roundUp, type StoreLayout, TILE } from './layout.ts'
+import { headBytes, residentBytes, roundUp, storeBytes, type StoreLayout, TILE } from './layout.ts'
 import type { RowMap } from './rows.ts'
 
 export interface Place {
@@ -51,15 +51,16 @@ export class Store {
    */
   keepHeads(heads: readonly number[], nRows: number): void {
     const data = this.data()
-    const { width, order } = this.#layout
+    const { width, order, fixed } = this.#layout
     const perHead = width * this.capacity
-    const used = width * (order === 'columns' ? roundUp(nRows, TILE) : nRows)
+    const used = width * (fixed ?? (order === 'columns' ? roundUp(nRows, TILE) : nRows))
     for (const [to, head] of heads.entries()) {
       if (to !== head) data.copyWithin(to * perHead, head * perHead, head * perHead + used)
     }
-    const bytes = headBytes(this.#layout, this.capacity)
-    this.#place.memory.discard(this.#place.offset + heads.length * bytes, this.#place.offset + this.#layout.nHead * bytes)
-    this.#layout = { ...this.#layout, nHead: heads.length }
+    const kept = { ...this.#layout, nHead: heads.length }
+    const { memory, offset } = this.#place
+    memory.discard(offset + storeBytes(kept, this.capacity), offset + storeBytes(this.#layout, this.capacity))
+    this.#layout = kept
     this.#tensor = this.#described()
     this.#data = null
   }

@@ -156,7 +156,9 @@ export class Uploader {
     // A tied output shares the embedding's tensor unless it lies in a layout of its own.
     const same = this.#requests.find((r) => r.info === info && r.bufferType === bufferType && r.tensor.type === type)
     if (same) return same.tensor
-    const tensor = this.#describe(type, info.ne)
+    // Floats lie in these layouts as they do elsewhere.
+    const isPacked = bufferType !== this.#backend.bufferType && !FLOATS.includes(type)
+    const tensor: Tensor = { ...this.#describe(type, info.ne), ...(isPacked && { isPacked }) }
     ggml().ggml_set_name(tensor.ptr, info.name.slice(0, 63))
     this.#requests.push({ tensor, info, constant: null, bufferType })
     return tensor

@@ -14,7 +14,11 @@ const EPS = 1e-6
 const MOST_PASSES = 48
 
 export class TestStack extends TestLayer {
-  readonly #weights = Array.from({ length: N_LAYER }, (_, il) => layerWeights(this.shape, il))
+  readonly #weights = Array.from({ length: N_LAYER }, (_, il) => this.weightsOf(il))
+
+  protected weightsOf(il: number): LayerWeights {
+    return layerWeights(this.shape, il)
+  }
 
   override get modelShape(): ModelShape {
     return { ...super.modelShape, nLayer: N_LAYER }
