@@ -42,7 +42,7 @@ function cliPage(commands: readonly Command[]): string {
     'Numbers of tokens may be written `32k` or `1m`. Every option is also read from the environment: flags come first, then the',
     `variable (\`${envName('ctx-size')}\` for \`--ctx-size\`), then the default. Every command also has \`--verbose\` and \`--help\`.`,
     '',
-    ...commands.map(({ name, about }) => `- [\`kvasir ${name}\`](#kvasir-${name}): ${about}`),
+    ...commands.map(({ name, about }) => `- [\`kvasir ${name}\`](#kvasir-${name.replaceAll(' ', '-')}): ${about}`),
     ...commands.flatMap(commandPart),
     '',
   ].join('\n')

@@ -1,6 +1,6 @@
 /** The program itself, as a person starts it. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -58,7 +58,7 @@ afterAll(() => rmSync(FOLDER, { recursive: true, force: true }))
 
 describe('help', () => {
   test.each(Object.keys(COMMANDS))('%s --help shows options and an example', async (name) => {
-    const { status, stdout, stderr } = await kvasir([name, '--help'])
+    const { status, stdout, stderr } = await kvasir([...name.split(' '), '--help'])
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     expect(stdout).toMatch(new RegExp(`Examples?:\n  (.*\\| )?kvasir ${name}`))
     expect(stdout).toContain('--verbose')
@@ -89,6 +89,14 @@ test.each([
   [['serve', '--attention', 'streaming+streaming'], 2, 'answer the same question (keep)'],
   [['bench', '-m', 'nowhere.gguf', '--attention', 'dense,streaming:sink=4,breadth=2'], 2, "streaming has no option 'breadth'"],
   [['methods', 'oracle'], 2, "unknown method 'oracle'"],
+  [['train'], 2, 'kvasir: say what to train: kvasir train l'],
+  [['train', 'lckv', '-o', 'x.gguf'], 2, 'kvasir: give a text with -f and a file to write with -o'],
+  [
+    ['train', 'lckv', '-f', 'nowhere.txt', '-o', 'x.gguf'],
+    1,
+    'kvasir: these layers cannot be trained: say with --layers which of the 6 layers',
+  ],
+  [['train', 'lckv', '--layers', '0_4x4_5', '-f', 'nowhere.txt', '-o', 'x.gguf'], 1, "kvasir: cannot read 'nowhere.txt': "],
   [['run', '-p', 'a', '-m', 'nowhere.gguf'], 1, "kvasir: no model at 'nowhere.gguf': no such file or folder"],
   [['run', '-f', 'nowhere.txt'], 1, "kvasir: cannot read 'nowhere.txt': "],
   [['run', '-p', 'word '.repeat(600), '-c', '256'], 1, 'kvasir: the request exceeds the available context size: '],
@@ -290,4 +298,40 @@ test('bench measures and prints llama-bench rows', async () => {
   ])
   expect(rows[0]).toMatchObject({ engine: 'kvasir', attention: 'dense', n_depth: 0 })
   expect(rows[0].samples_ns).toHaveLength(2)
+})
+
+describe('train', () => {
+  const args = (steps: number, out: string): string[] => [
+    ...['train', 'lckv', '--layers', '0_4x4_5', '-f', join(FOLDER, 'learn.txt'), '-o', join(FOLDER, out)],
+    ...['--steps', String(steps), '-c', '16', '--windows', '1', '--forward-passes', '1', '--backward-passes', '1'],
+  ]
+  beforeAll(() => writeFileSync(join(FOLDER, 'learn.txt'), `${ANSWER} `.repeat(100)))
+
+  test('writes a model that runs, and says what became of the loss', async () => {
+    const { status, stdout } = await kvasir(args(2, 'learnt.gguf'))
+    expect(status).toBe(0)
+    expect(stdout).toMatch(
+      /learnt.gguf: 2 steps in 1 min, loss on held-out text [\d.]+ before, [\d.]+ after; curve in .*\.svg\n$/,
+    )
+    expect(
+      readdirSync(FOLDER)
+        .filter((name) => name.startsWith('learnt.'))
+        .toSorted(),
+    ).toEqual(['learnt.gguf', 'learnt.gguf.curve.json', 'learnt.gguf.curve.svg'])
+    const answer = await kvasir(['run', '-m', join(FOLDER, 'learnt.gguf'), '-p', QUESTION, '-n', '4'])
+    expect(answer).toMatchObject({ status: 0, stderr: '' })
+  })
+
+  test('Ctrl-C stops it, and the same command goes on', async () => {
+    const { child, outcome } = start(args(100_000, 'stopped.gguf'))
+    await vi.waitFor(() => statSync(join(FOLDER, 'stopped.gguf.checkpoint')), 30_000)
+    child.kill('SIGINT')
+    const { status, stdout, stderr } = await outcome
+    expect({ status, stdout }).toEqual({ status: 130, stdout: '' })
+    const [, steps] = /stopped after step (\d+) of 100000; the same command goes on from there/.exec(stderr) ?? []
+    expect(Number(steps)).toBeGreaterThanOrEqual(0)
+    const again = start(args(100_000, 'stopped.gguf'))
+    setTimeout(() => again.child.kill('SIGINT'), 3000)
+    expect(Number(/after step (\d+)/.exec((await again.outcome).stderr)?.[1])).toBeGreaterThanOrEqual(Number(steps))
+  })
 })
