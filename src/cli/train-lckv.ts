@@ -1,14 +1,14 @@
 /** `kvasir train lckv`: makes a model whose layers read the keys and values of one out of an ordinary model. */
 import { z } from 'zod'
 import { parseCount } from '../core/sizes.ts'
-import { trainLckv as train } from '../train/lckv.ts'
+import { LCKV_DEFAULTS, trainLckv as train } from '../train/lckv.ts'
 import { define } from './command.ts'
 import { onInterrupt } from './interrupt.ts'
 import { toNumber } from './options.ts'
 import { Progress } from './progress.ts'
 import { sayHow, TRAIN_OPTIONS, trainFiles } from './train-options.ts'
 
-const passes = (fallback: number) => z.int().min(1).max(512).default(fallback)
+const passes = z.int().min(1).max(512).optional()
 
 export const trainLckv = define({
   name: 'train lckv',
@@ -26,12 +26,17 @@ export const trainLckv = define({
     },
     'forward-passes': {
       hint: 'M',
-      about: 'passes over the condensed layers without gradients',
+      about: `passes over the condensed layers without gradients; left out, as the model has it, or ${LCKV_DEFAULTS.forwardPasses}`,
       convert: parseCount,
-      schema: passes(7),
+      schema: passes,
     },
-    'backward-passes': { hint: 'B', about: 'passes with gradients, after those', convert: parseCount, schema: passes(2) },
-    'force-nodiag': { about: 'in no layer does a token see itself', schema: z.boolean().default(false) },
+    'backward-passes': {
+      hint: 'B',
+      about: `passes with gradients, after those; left out, as the model has it, or ${LCKV_DEFAULTS.backwardPasses}`,
+      convert: parseCount,
+      schema: passes,
+    },
+    'force-nodiag': { about: 'in no layer does a token see itself', schema: z.boolean().optional() },
     start: {
       hint: 'HOW',
       about: 'how the projections of a layer that is read begin: mean (over the layers that read it) or copy',
