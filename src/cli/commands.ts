@@ -9,6 +9,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   tokenize: async () => (await import('./tokenize.ts')).tokenize,
   methods: async () => (await import('./methods.ts')).methods,
   bench: async () => (await import('./bench.ts')).bench,
+  'calibrate chai': async () => (await import('./calibrate-chai.ts')).calibrateChai,
   'train lisa': async () => (await import('./train-lisa.ts')).trainLisa,
   'train lckv': async () => (await import('./train-lckv.ts')).trainLckv,
   synth: async () => (await import('./synth.ts')).synth,

@@ -10,6 +10,7 @@ const LINE_MS = 30_000
 
 export class Progress implements Disposable {
   readonly #isShown: boolean = process.stderr.isTTY === true
+  readonly #begun = performance.now()
   #start = performance.now()
   #lastLine = performance.now()
   #isDirty = false
@@ -19,6 +20,13 @@ export class Progress implements Disposable {
 
   /** Of a file that is written; 0…1. */
   writing = (fraction: number): void => this.#part('writing', fraction)
+
+  /** Of a calibration; 0…1. */
+  calibrating = (fraction: number): void => {
+    const left = fraction > 0 ? ((performance.now() - this.#begun) / 1000) * (1 / fraction - 1) : 0
+    if (fraction >= 1) this.clear()
+    else this.#show(`calibrating: ${Math.floor(fraction * 100)}%, ${Math.ceil(left)} s left`)
+  }
 
   /** Of a prompt that is read. */
   reading = (progress: PromptProgress): void => {
