@@ -48,12 +48,10 @@ type OracleLayer = (layer: Oracle, il: number) => Float64Array | null
 
 export class StackOracle extends Oracle {
   readonly #weights: readonly LayerWeights[]
-  readonly #x: Float32Array
 
   constructor(shape: LayerShape, weights: readonly LayerWeights[], x: Float32Array) {
     super(shape, weights[0]!, x)
     this.#weights = weights
-    this.#x = x
   }
 
   /** Layer `il` for residuals x f64[nEmbd, T]. */
@@ -66,7 +64,7 @@ export class StackOracle extends Oracle {
     return this.#weights.reduce((x, _, il) => {
       const added = attend(this.at(il, x), il)
       return added ? x.map((value, i) => value + added[i]!) : x
-    }, Float64Array.from(this.#x))
+    }, Float64Array.from(this.x))
   }
 
   override dense(): Float64Array {

@@ -4,6 +4,8 @@ import { type LayerShape, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './la
 export class Oracle {
   readonly shape: LayerShape
   readonly nTokens: number
+  /** [nEmbd, T] */
+  readonly x: Float32Array | Float64Array
   /** Unrotated, by token and head. */
   readonly q: readonly (readonly Float64Array[])[]
   readonly k: readonly (readonly Float64Array[])[]
@@ -13,6 +15,7 @@ export class Oracle {
   /** `x` [nEmbd, T] */
   constructor(shape: LayerShape, weights: LayerWeights, x: Float32Array | Float64Array) {
     this.shape = shape
+    this.x = x
     this.nTokens = x.length / N_EMBD
     this.#output = weights.output
     const heads = (w: Float32Array, n: number) =>
