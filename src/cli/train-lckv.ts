@@ -16,7 +16,7 @@ export const trainLckv = define({
   about: 'make a model whose layers share the keys and values of one (LCKV)',
   examples: [
     'kvasir train lckv --layers 0_4x4_5 -f text.txt -o shared.gguf --steps 2000 --lr 5e-4',
-    'kvasir train lckv -m shared.gguf -f more.txt -o better.gguf',
+    'kvasir train lckv -m shared.gguf -f more.txt -o better.gguf --lr 1e-4 --distil 1 --teacher base.gguf',
   ],
   options: {
     layers: {
@@ -44,18 +44,19 @@ export const trainLckv = define({
     },
     distil: {
       hint: 'PART',
-      about: "part of the targets that is what the base says of the next token, 0 to 1; the rest is the text's",
+      about: "part of the targets that is what the teacher says of the next token, 0 to 1; the rest is the text's",
       convert: toNumber,
       schema: z.number().min(0).max(1).default(0),
     },
+    teacher: { hint: 'MODEL', about: 'the teacher, an ordinary model; left out, the base', schema: z.string().optional() },
     ...TRAIN_OPTIONS,
   },
   async run(values) {
     const files = trainFiles(values)
     using progress = new Progress()
     using interrupt = onInterrupt('SIGTERM')
-    const { layers, forceNodiag, forwardPasses, backwardPasses, start, distil } = values
-    const own = { layers, forceNodiag, forwardPasses, backwardPasses, start, distil }
+    const { layers, forceNodiag, forwardPasses, backwardPasses, start, distil, teacher } = values
+    const own = { layers, forceNodiag, forwardPasses, backwardPasses, start, distil, teacher }
     const report = await train({ ...files, ...own, onProgress: progress.training, signal: interrupt.signal })
     progress.clear()
     sayHow(report, files.out, values.steps)

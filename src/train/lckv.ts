@@ -3,8 +3,8 @@
  * of an ordinary model: W_K and W_V of a layer that is read become the means over the layers that read it, those of the others are
  * left out (the authors' convert_pretrained.py), and all weights learn.
  *
- * Ours: `distil` mixes into the targets what the base says of the next token; 0, as in the paper, does not. The weights of the base
- * then lie beside those that learn.
+ * Ours: `distil` mixes into the targets what a teacher, such as the base, says of the next token; 0, as in the paper, does not.
+ * The teacher's weights then lie beside those that learn.
  */
 import { groupsOf } from '../attention/lckv.ts'
 import { KvasirError } from '../core/errors.ts'
@@ -12,10 +12,11 @@ import { type LayerSharing, parseLayerTypes, writeLayerTypes } from '../core/lay
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { llama } from '../models/llama.ts'
-import type { GgufSource } from '../weights/gguf.ts'
+import { fingerprint } from '../weights/fingerprint.ts'
+import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { sharingValues } from '../weights/gguf-sharing.ts'
 import type { Batch } from './batch.ts'
-import { frozenLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
+import { forwardLlama, frozenLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
 import type { Objective } from './objective.ts'
 import { type Parameters, readFloats } from './parameters.ts'
 import { type TrainFiles, trainFile } from './run.ts'
@@ -27,8 +28,10 @@ export interface LckvOptions {
   readonly sharing: LayerSharing
   /** How W_K and W_V of a layer that is read begin: as the mean over its readers, or as they are. */
   readonly start: 'mean' | 'copy'
-  /** Share of the base's probabilities in the targets, 0 … 1. */
+  /** Share of the teacher's probabilities in the targets, 0 … 1. */
   readonly distil: number
+  /** An ordinary model of the same tokens; null for the base. */
+  readonly teacher?: GgufSource | null
 }
 
 /** How layers shall share; what is left out is as the model has it, or else as {@link LCKV_DEFAULTS}. */
@@ -40,13 +43,16 @@ export interface SharingOptions {
   readonly backwardPasses?: number | undefined
 }
 
-export interface LckvFiles extends TrainFiles, SharingOptions, Omit<LckvOptions, 'sharing'> {}
+export interface LckvFiles extends TrainFiles, SharingOptions, Omit<LckvOptions, 'sharing' | 'teacher'> {
+  /** A GGUF; the base if it is left out. */
+  readonly teacher?: string | undefined
+}
 
 /** The paper's. */
 export const LCKV_DEFAULTS = { forceNodiag: false, forwardPasses: 7, backwardPasses: 2 } as const
 
-/** Where the base's own weights stand among the parameters. */
-const TEACHER = 'base/'
+/** Before the names of the teacher's weights among the parameters. */
+const TEACHER = 'teacher/'
 const PROJECTIONS = ['attn_k', 'attn_v'] as const
 
 /** How the layers of a model made of the base share. Errors: `layers_unusable`. */
@@ -71,25 +77,25 @@ function example(nLayer: number): string {
   return nLayer < 4 ? `${nLayer - 1}x${nLayer}` : `0_${nLayer - 2}x${nLayer - 2}_${nLayer - 1}`
 }
 
-/** Makes an LCKV model of another. Called again after it was stopped, it goes on. Errors: `layers_unusable`, and {@link trainFile}'s. */
-export function trainLckv({
-  layers,
-  forceNodiag,
-  forwardPasses,
-  backwardPasses,
-  start,
-  distil,
-  ...files
-}: LckvFiles): Promise<TrainReport> {
+/**
+ * Makes an LCKV model of another. Called again after it was stopped, it goes on.
+ * Errors: `layers_unusable`, `usage` for a teacher that is none, and {@link trainFile}'s.
+ */
+export function trainLckv(options: LckvFiles): Promise<TrainReport> {
+  const { layers, forceNodiag, forwardPasses, backwardPasses, start, distil, teacher: path, ...files } = options
   return trainFile(files, (base, parameters) => {
     const sharing = sharingFor(base, { layers, forceNodiag, forwardPasses, backwardPasses })
+    using teacher = path === undefined ? null : openGguf(path)
     const { reads, ...rest } = sharing
     return {
-      objective: lckvObjective(base, parameters, { sharing, start, distil }),
-      identity: { what: 'lckv', layers: writeLayerTypes(reads), ...rest, start, distil },
-      save: (path) => {
+      objective: lckvObjective(base, parameters, { sharing, start, distil, teacher }),
+      identity: {
+        ...{ what: 'lckv', layers: writeLayerTypes(reads), ...rest, start, distil },
+        teacher: teacher && fingerprint(teacher),
+      },
+      save: (to) => {
         const metadata = Object.fromEntries(sharingValues(sharing))
-        return saveModel(base, { path, parameters, metadata, keeps: keepsTensor(sharing) })
+        return saveModel(base, { path: to, parameters, metadata, keeps: keepsTensor(sharing) })
       },
     }
   })
@@ -105,15 +111,15 @@ export function keepsTensor({ reads }: LayerSharing): (name: string) => boolean 
 
 /** The next token, all tensors of the new model learning. Errors: those of {@link trainableLlama}. */
 export function lckvObjective(base: GgufSource, parameters: Parameters, options: LckvOptions): Objective {
-  const { sharing, start, distil } = options
+  const { sharing, start, distil, teacher: source } = options
   const { shape } = llama.hyperparameters(base)
   const values = new Map(sharingValues(sharing).map(([key, { value }]) => [key, value]))
   const metadata: GgufSource['metadata'] = (key) => values.get(key) ?? base.metadata(key)
   const model = trainableLlama({ ...base, metadata }, parameters, () => true)
   if (start === 'mean' && shape.sharing === undefined) averageReaders(base, parameters, sharing.reads)
 
-  const teacher = distil > 0 ? frozenLlama(base, parameters, TEACHER) : null
   const { nLayer, nVocab } = shape
+  const teacher = distil > 0 ? teacherOf(source ?? base, parameters, nVocab) : null
   const nPasses = sharing.forwardPasses + sharing.backwardPasses
   const loss = (g: Graph, batch: Batch, targets: Tensor) => g.crossEntropyLoss(forwardLckv(g, model, batch), targets)
   return {
@@ -122,11 +128,22 @@ export function lckvObjective(base: GgufSource, parameters: Parameters, options:
     maxNodes: NODES_PER_LAYER * (nLayer * (nPasses + 2) + 4),
     loss(g, batch) {
       if (teacher === null) return loss(g, batch, batch.targets)
-      const said = g.softMaxExt(forwardLckv(g, teacher, batch), null, 1)
+      const said = g.softMaxExt(forwardLlama(g, teacher, { batch }), null, 1)
       return loss(g, batch, g.add(g.scale(said, distil), g.scale(batch.targets, 1 - distil)))
     },
     measured: (g, batch) => loss(g, batch, batch.targets),
   }
+}
+
+function teacherOf(source: GgufSource, parameters: Parameters, nVocab: number): ReturnType<typeof frozenLlama> {
+  const fail = (reason: string): never => {
+    throw new KvasirError('usage', { reason: `'${source.path}' cannot teach: ${reason}` })
+  }
+  const teacher = frozenLlama(source, parameters, TEACHER)
+  const { shape } = teacher.hp
+  if (shape.sharing) fail('its layers share keys and values; give an ordinary model as the teacher')
+  if (shape.nVocab !== nVocab) fail(`it has ${shape.nVocab} tokens, and the model has ${nVocab}`)
+  return teacher
 }
 
 /** W_K and W_V (and their biases) of layers that are read: the means over the layers that read them. */

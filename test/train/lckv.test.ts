@@ -164,6 +164,10 @@ describe('a model of the bundled one', () => {
       ...{ reads: [0, 4, 4, 4, 4, 5], forceNodiag: false, forwardPasses: 2, backwardPasses: 2 },
     })
     await expect(trainLckv({ ...rest, layers: '0_3x3_4_5' })).rejects.toMatchObject({ code: 'layers_unusable' })
+    await expect(trainLckv({ ...rest, distil: 1 })).rejects.toThrow(/m.gguf' cannot teach: its layers share/)
+    const taught = await trainLckv({ ...rest, distil: 1, teacher: BUNDLED_GGUF })
+    expect(taught.curve[0]!.heldOut).toBe(curve[0]!.heldOut)
+    expect(taught.curve.at(-1)!.loss).not.toBe(curve.at(-1)!.loss)
   })
 
   test.each<[string, Partial<LckvFiles>]>([
