@@ -17,7 +17,12 @@ export const TRAIN_OPTIONS = {
   ...MODEL_OPTION,
   file: { short: 'f', hint: 'FILE', about: 'the text to learn from; it may be gzipped', schema: z.string().optional() },
   out: { short: 'o', hint: 'FILE', about: 'the .gguf file to write', schema: z.string().optional() },
-  steps: { hint: 'N', about: 'steps of AdamW', convert: parseCount, schema: count(TRAIN_DEFAULTS.steps) },
+  steps: {
+    hint: 'N',
+    about: 'steps of AdamW; 0 writes what is begun with',
+    convert: parseCount,
+    schema: z.int().min(0).default(TRAIN_DEFAULTS.steps),
+  },
   'ctx-size': {
     short: 'c',
     hint: 'N',
@@ -94,7 +99,12 @@ export function sayHow({ curve, step, seconds, isStopped }: TrainReport, out: st
   }
   const heldOut = curve.flatMap((point) => point.heldOut ?? [])
   const losses = curve.flatMap((point) => point.loss ?? [])
-  const [name, values] = heldOut.length > 1 ? ['held-out text', heldOut] : ['the text', losses]
-  const loss = `loss on ${name} ${values[0]?.toFixed(3)} before, ${values.at(-1)?.toFixed(3)} after`
+  const [name, values] = heldOut.length > 0 ? ['held-out text', heldOut] : ['the text', losses]
+  const [before] = values
+  if (step === 0) {
+    process.stdout.write(`${out}: as it begins${before === undefined ? '' : `, loss on ${name} ${before.toFixed(3)}`}\n`)
+    return
+  }
+  const loss = `loss on ${name} ${before?.toFixed(3)} before, ${values.at(-1)?.toFixed(3)} after`
   process.stdout.write(`${out}: ${step} steps in ${Math.ceil(seconds / 60)} min, ${loss}; curve in ${out}.curve.svg\n`)
 }

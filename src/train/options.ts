@@ -2,6 +2,7 @@
 import { KvasirError } from '../core/errors.ts'
 
 export interface TrainOptions {
+  /** 0 writes what is begun with. */
   readonly steps: number
   /** Tokens of a window, windows of a batch, and batches of a step. */
   readonly nTokens: number
@@ -43,12 +44,12 @@ export const TRAIN_DEFAULTS: TrainOptions = {
 
 /** Errors: `usage`. */
 export function checkOptions(options: TrainOptions): void {
-  const whole = ['steps', 'nTokens', 'nSequences', 'accumulate', 'measureEvery', 'measureBatches'] as const
+  const whole = ['nTokens', 'nSequences', 'accumulate', 'measureEvery', 'measureBatches'] as const
   const fail = (name: string, wanted: string): never => {
     throw new KvasirError('usage', { reason: `${name} must be ${wanted}` })
   }
   for (const name of whole) if (!Number.isInteger(options[name]) || options[name] < 1) fail(name, 'a whole number above 0')
-  for (const name of ['seed', 'warmup'] as const)
+  for (const name of ['steps', 'seed', 'warmup'] as const)
     if (!Number.isInteger(options[name]) || options[name] < 0 || options[name] >= 2 ** 32) fail(name, 'a whole number from 0')
   for (const name of ['rate', 'eps'] as const) if (!(options[name] > 0 && options[name] < 1)) fail(name, 'between 0 and 1')
   for (const name of ['finalRate', 'weightDecay', 'clip'] as const)

@@ -193,7 +193,7 @@ test('a full disk ends the run with an error, the checkpoint before is as it was
 })
 
 test.each([
-  [{ steps: 0 }, /steps must be a whole number above 0/],
+  [{ steps: -1 }, /steps must be a whole number from 0/],
   [{ nTokens: 2.5 }, /nTokens must be/],
   [{ rate: 0 }, /rate must be/],
   [{ beta1: 1 }, /beta1 must be/],
