@@ -16,6 +16,10 @@ const number = (fallback: number) => z.number().min(0).max(1).default(fallback)
 export const TRAIN_OPTIONS = {
   ...MODEL_OPTION,
   file: { short: 'f', hint: 'FILE', about: 'the text to learn from; it may be gzipped', schema: z.string().optional() },
+  'parse-special': {
+    about: 'tokens of the chat template in the text (such as <|user|>) are read as tokens, not as text',
+    schema: z.boolean().default(false),
+  },
   out: { short: 'o', hint: 'FILE', about: 'the .gguf file to write', schema: z.string().optional() },
   steps: {
     hint: 'N',
@@ -85,6 +89,7 @@ export function trainFiles(values: Values<typeof TRAIN_OPTIONS>): TrainFiles {
     finalRate: values.lrMin ?? lr / 10,
     weightDecay: values.weightDecay,
     heldOut: values.heldOut,
+    parseSpecial: values.parseSpecial,
     measureEvery: values.measureEvery,
     nThreads: values.threads ?? defaultThreads(),
   }

@@ -24,6 +24,8 @@ export interface TrainFiles extends Partial<TrainOptions> {
   readonly nThreads: number
   /** Share of the text to measure by. */
   readonly heldOut?: number
+  /** Tokens of the chat template, written out in the text, are read as such. */
+  readonly parseSpecial?: boolean
   readonly onProgress?: (progress: TrainProgress) => void
   readonly signal?: AbortSignal
 }
@@ -48,7 +50,7 @@ export async function trainFile(
   files: TrainFiles,
   begin: (base: GgufSource, parameters: Parameters) => Task,
 ): Promise<TrainReport> {
-  const { model, file, out, nThreads, heldOut = HELD_OUT, onProgress, signal, ...rest } = files
+  const { model, file, out, nThreads, heldOut = HELD_OUT, parseSpecial, onProgress, signal, ...rest } = files
   using base = openGguf(model)
   using backend = new Backend(nThreads)
   using parameters = new Parameters(backend)
@@ -56,7 +58,7 @@ export async function trainFile(
   checkWindow(base, options.nTokens)
   const { objective, identity, first, save } = begin(base, parameters)
   using tokenizer = loadTokenizer(base)
-  const text = readTrainText(file, tokenizer, { nTokens: options.nTokens, heldOut })
+  const text = readTrainText(file, tokenizer, { nTokens: options.nTokens, heldOut, ...(parseSpecial && { parseSpecial }) })
   const checkpoint = `${out}.checkpoint`
   const common = { text, onProgress, signal, identity: { ...identity, base: fingerprint(base) } }
   const checkpointBefore = `${out}.first.checkpoint`

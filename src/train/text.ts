@@ -21,17 +21,23 @@ export interface TextOptions {
   readonly nTokens: number
   /** Share of the tokens that is held out; 0 for none. */
   readonly heldOut: number
+  /** Tokens of the chat template, written out in the text, are read as such. */
+  readonly parseSpecial?: boolean
 }
 
 /** Reads a text, perhaps gzipped. Errors: `usage`, `file_error`, `data_unusable` for what is no text or too short. */
-export function readTrainText(path: string, tokenizer: Tokenizer, { nTokens, heldOut }: TextOptions): TrainText {
+export function readTrainText(
+  path: string,
+  tokenizer: Tokenizer,
+  { nTokens, heldOut, parseSpecial = false }: TextOptions,
+): TrainText {
   const fail = (reason: string): never => {
     throw new KvasirError('data_unusable', { path, reason })
   }
   if (!(heldOut >= 0 && heldOut < 1)) throw new KvasirError('usage', { reason: 'heldOut must be from 0 to below 1' })
   const text = readText(path, fail)
   if (text.trim() === '') fail('there is nothing in it')
-  const tokens = tokenizer.encode(text, { addSpecial: false })
+  const tokens = tokenizer.encode(text, { addSpecial: false, parseSpecial })
   const size = nTokens + 1
   const nHeldOut = Math.ceil((tokens.length * heldOut) / size)
   const left = tokens.length - nHeldOut * size
