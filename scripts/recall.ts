@@ -14,35 +14,9 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { load, type Model } from '../src/index.ts'
-import { random as seeded } from '../src/engine/random.ts'
+import { type Fact, paragraphsOf, textWithFacts } from './facts.ts'
 
-const TOKENS_PER_FACT = 64
 const QUESTIONS = 8
-// Words that the model finds again in short texts. None comes twice in a text before all have come: such facts are confused.
-const ADJECTIVES =
-  'shy tiny hidden brave calm golden blue noble purple white clever orange mellow quiet ancient swift dusty cold wise old eager small proud green bright rusty sleepy warm lazy young rapid red gentle yellow'.split(
-    ' ',
-  )
-const NOUNS =
-  'turtle finch camel raven rabbit horse goose crow badger wolf hawk panda swan lion whale heron owl robin tiger lamb fox donkey eagle falcon bear crane sparrow rooster deer duck hen otter'.split(
-    ' ',
-  )
-const NAMES =
-  'Grace Paul David Ben Emma Julia Ivan Leo Zoe Uma Jack Kate Nora Frank Felix Maria Quinn Clara Noah Mia Alice Victor Anna Dan Peter Rita Carol Max Tom Rosa'.split(
-    ' ',
-  )
-const THINGS =
-  'violin clock drum ladder camera rope radio mirror needle piano coin notebook chair pencil guitar ring hammer map lantern phone kite scarf kettle lamp letter bottle helmet compass jacket key flute candle'.split(
-    ' ',
-  )
-const ROOMS =
-  'tower shed garage library closet porch barn hallway pantry attic office basement study kitchen cellar garden'.split(' ')
-
-interface Fact {
-  readonly line: string
-  readonly question: string
-  readonly answer: string
-}
 
 interface Case {
   readonly document: string
@@ -72,46 +46,13 @@ function settings(T: number): [string, string | object][] {
 }
 
 function makeCase(model: Model, paragraphs: readonly string[], { T, seed }: { T: number; seed: number }): Case {
-  const random = seeded(seed)
-  const below = (n: number) => Math.floor(random() * n)
-  const drawer = (words: readonly string[]) => {
-    let left: string[] = []
-    return () => {
-      if (left.length === 0) left = [...words]
-      return left.splice(below(left.length), 1)[0]!
-    }
-  }
-  const [adjective, noun, name, thing, room] = [ADJECTIVES, NOUNS, NAMES, THINGS, ROOMS].map(drawer)
-  const newFact = (): Fact => {
-    if (below(2) === 0) {
-      const [who, code] = [`${adjective!()} ${noun!()}`, String(10_000 + below(90_000))]
-      return {
-        line: `The access code for the ${who} is ${code}.`,
-        question: `What is the access code for the ${who}?`,
-        answer: code,
-      }
-    }
-    const [person, what, where] = [name!(), thing!(), `${adjective!()} ${room!()}`]
-    const [line, question] = [`${person} keeps the ${what} in the ${where}.`, `Where does ${person} keep the ${what}?`]
-    return { line, question, answer: where }
-  }
-  const lines: string[] = []
-  const facts: Fact[] = []
-  const most = T - 32 // for the question and the template
-  for (let at = below(paragraphs.length), n = 0; ; at++) {
-    const isFact = n >= facts.length * TOKENS_PER_FACT
-    const fact = isFact ? newFact() : null
-    const line = fact ? fact.line : paragraphs[at % paragraphs.length]!
-    n += model.countTokens(`${line}\n`)
-    if (n > most) break
-    lines.push(line)
-    if (fact) facts.push(fact)
-  }
+  const { document, facts } = textWithFacts(paragraphs, {
+    nTokens: T - 32, // the rest is for the question and the template
+    countTokens: (line) => model.countTokens(line),
+    seed,
+  })
   const asked = Array.from({ length: QUESTIONS }, (_, i) => Math.floor(((i + 0.5) * facts.length) / QUESTIONS))
-  return {
-    document: lines.join('\n'),
-    asked: asked.map((i) => ({ fact: facts[i]!, isEarly: i < facts.length / 2 })),
-  }
+  return { document, asked: asked.map((i) => ({ fact: facts[i]!, isEarly: i < facts.length / 2 })) }
 }
 
 const { values: given, positionals } = parseArgs({
@@ -127,9 +68,7 @@ const nTexts = Number(positionals[1] ?? 12)
 const isOwnTable = given.attention.length === 0 && given.base === undefined
 const pattern = new RegExp(positionals[2] ?? (isOwnTable ? '.' : '^$'))
 const besides = given.attention.map((setting): [string, string] => [setting, setting])
-const paragraphs = readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8')
-  .split(/\n+/)
-  .filter((line) => line.length > 20 && line.length < 300)
+const paragraphs = paragraphsOf(readFileSync(new URL('../models/text/heldout.txt', import.meta.url), 'utf8'))
 
 await using model = await load(given.model, { nThreads: 1 })
 await using base = given.base === undefined ? null : await load(given.base, { nThreads: 1 })
