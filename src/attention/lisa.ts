@@ -23,7 +23,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { lisaAdapter, type LisaAdapter, type LisaLayer, lisaRope } from './lisa-adapter.ts'
-import type { AttentionLayer, OwnLayer, Projected, Share, ShareMethod, Step, StepPart } from './method.ts'
+import type { AttentionLayer, Projected, Share, ShareMethod, Step, StepPart } from './method.ts'
 import { queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 const options = z.object({

@@ -16,14 +16,14 @@ export const trainLisa = define({
   arguments: '',
   about: 'learn an adapter by which layers share attention (LiSA)',
   examples: [
-    'kvasir train lisa --layers 2-4 -f text.txt -o adapter.gguf',
+    'kvasir train lisa --layers 3-5 -f text.txt -o adapter.gguf',
     'kvasir train lisa -m big.gguf --steps 0 -o untrained.gguf',
     "kvasir run --attention lisa:adapter=adapter.gguf 'Once upon a time'",
   ],
   options: {
     layers: {
       hint: 'SPANS',
-      about: 'layers that take the attention of the one before, as 10-20/24; auto: all but the first third and the last',
+      about: 'layers that take the attention of the one before, as 10-20/24; auto: the second half',
       schema: z.string().default('auto'),
     },
     rank: {

@@ -17,7 +17,7 @@ export interface LisaPlan extends LisaSizes {
 }
 
 export interface LisaChoice {
-  /** As `2-4` or `10-20/24`; `auto`, for which the first third and the last layer stay as they are. */
+  /** As `2-4` or `10-20/24`; `auto` is the second half of the layers. */
   readonly layers: string
   /** Left out, the largest even number that makes heads six times smaller; and the number of heads. */
   readonly rank?: number | undefined
@@ -33,7 +33,7 @@ export function lisaPlan(base: GgufSource, { layers: text, rank, hidden, seed = 
   const { nLayer, headDim, nHead, sharing } = llama.hyperparameters(base).shape
   if (sharing) fail('the model shares keys and values already')
   if (!/^[\d/-]+$|^auto$/.test(text)) fail(`'${text}' are no layers; they are written 2-4, several spans 10-20/24`)
-  const layers = layersOf(text, range(Math.max(1, Math.ceil(nLayer / 3)), nLayer - 2))
+  const layers = layersOf(text, range(Math.max(1, Math.ceil(nLayer / 2)), nLayer - 1))
   const beyond = outside(layers, nLayer)
   if (beyond) fail(beyond)
   if (layers.length === 0) fail('there are none')

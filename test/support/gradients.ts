@@ -37,7 +37,7 @@ export async function backward(backend: Backend, parameters: readonly Parameter[
 export async function gradientError(
   backend: Backend,
   parameters: readonly Parameter[],
-  { record, nElements = 24 }: { readonly record: RecordLoss; readonly nElements?: number },
+  { record, nElements = 24, step = STEP }: { readonly record: RecordLoss; readonly nElements?: number; readonly step?: number },
 ): Promise<{ readonly error: number; readonly worst: string }> {
   for (const { trained } of parameters) trained!.gradient.data.fill(0)
   await backward(backend, parameters, record)
@@ -58,10 +58,10 @@ export async function gradientError(
     const stride = Math.max(1, Math.floor(data.length / nElements))
     for (let i = 0; i < data.length; i += stride) {
       const x = data[i]!
-      const near = (await at(data, i, x + STEP)) - (await at(data, i, x - STEP))
-      const far = (await at(data, i, x + 2 * STEP)) - (await at(data, i, x - 2 * STEP))
+      const near = (await at(data, i, x + step)) - (await at(data, i, x - step))
+      const far = (await at(data, i, x + 2 * step)) - (await at(data, i, x - 2 * step))
       data[i] = x
-      const difference = Math.abs((8 * near - far) / (12 * STEP) - gradient[i]!) / scale
+      const difference = Math.abs((8 * near - far) / (12 * step) - gradient[i]!) / scale
       if (!(difference <= error)) [error, worst] = [difference, `${name}[${i}]`]
     }
   }
