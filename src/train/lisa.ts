@@ -117,8 +117,9 @@ export function lisaObjectives(lisa: Lisa): LisaObjectives {
   const { parameters } = lisa
   const { shape } = lisa.hp
   const common = { parameters, nVocab: shape.nVocab, maxNodes: NODES_PER_LAYER * (3 * shape.nLayer + 4) }
-  const last: Objective = { ...common, loss: (g, batch) => endToEnd(g, lisa, batch) }
-  return { last, first: { ...common, loss: (g, batch) => layerByLayer(g, lisa, batch), measured: last.loss } }
+  const last = (g: Graph, batch: Batch) => endToEnd(g, lisa, batch)
+  const first = (g: Graph, batch: Batch) => layerByLayer(g, lisa, batch)
+  return { first: { ...common, loss: first, measured: last }, last: { ...common, loss: last } }
 }
 
 export interface Lisa extends Pick<TrainableLlama, 'hp' | 'weights'> {

@@ -36,7 +36,7 @@ export interface Task {
   readonly identity: RunSettings
   /** What is made smaller first, for so many steps; AdamW begins anew after it. */
   readonly first?: { readonly objective: Objective; readonly steps: number } | undefined
-  save(path: string): Promise<void>
+  readonly save: (path: string) => Promise<void>
 }
 
 /** Tokens of the text that are held out, as a share. */
