@@ -4,7 +4,10 @@ import { afterAll, expect, test } from 'vitest'
 import { learningRate } from '../../src/train/schedule.ts'
 import { readTrainText } from '../../src/train/text.ts'
 import { Windows } from '../../src/train/windows.ts'
+import { loadTokenizer } from '../../src/text/load.ts'
 import type { Tokenizer } from '../../src/text/tokenizer.ts'
+import { openGguf } from '../../src/weights/gguf.ts'
+import { BUNDLED_GGUF } from '../support/bundled.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 
 const folder = new TemporaryFolder()
@@ -36,6 +39,17 @@ test('at least a window is held out, or nothing', () => {
 
 test('a gzipped text is the same text', () => {
   expect(textOf('zipped', gzipSync('hello '.repeat(20)))).toMatchObject({ hash: textOf('whole', 'hello '.repeat(20)).hash })
+})
+
+test('tokens of the chat template are read as text, or as tokens if asked for', () => {
+  using source = openGguf(BUNDLED_GGUF)
+  using bundled = loadTokenizer(source)
+  writeFileSync(folder.file('chat'), '<|user|>Hello, how are you today?<|end|>')
+  const read = (parseSpecial: boolean) => readTrainText(folder.file('chat'), bundled, { nTokens: 4, heldOut: 0, parseSpecial })
+  const [user] = bundled.encode('<|user|>', { addSpecial: false, parseSpecial: true })
+  expect(read(true).train[0]).toBe(user)
+  expect(read(false).train).not.toContain(user)
+  expect(read(false).hash).not.toBe(read(true).hash)
 })
 
 test.each<[string, string | Uint8Array, RegExp]>([
