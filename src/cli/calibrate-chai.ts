@@ -32,11 +32,22 @@ export const calibrateChai = define({
     },
     samples: { hint: 'N', about: 'windows of text', convert: parseCount, schema: count(256, 2 ** 20) },
     'ctx-size': { short: 'c', hint: 'N', about: 'tokens of a window', convert: parseCount, schema: count(128, 4096) },
-    'max-error': {
-      hint: 'PART',
-      about: 'what a layer may lose at most, as a part of its squared probabilities; then it gets more clusters than its elbow',
+    'loss-samples': {
+      hint: 'N',
+      about:
+        'windows by which it is measured what clusters cost, layer by layer; 0 for none, which is quick and knows elbows only',
+      convert: parseCount,
+      schema: z
+        .int()
+        .min(0)
+        .max(2 ** 20)
+        .default(8),
+    },
+    'max-loss': {
+      hint: 'NATS',
+      about: 'what a layer may cost at most (KL to dense, per token); where its elbow costs more, it gets more clusters',
       convert: toNumber,
-      schema: z.number().min(0).max(1).default(0.1),
+      schema: z.number().min(0).default(0.02),
     },
     ratio: {
       hint: 'PART',
@@ -47,12 +58,12 @@ export const calibrateChai = define({
     seed: { short: 's', hint: 'N', about: 'of the choice of windows', convert: parseCount, schema: z.int().min(0).default(0) },
     threads: LOAD_OPTIONS.threads,
   },
-  async run({ model = bundledModel(), file, out = calibrationPath(model), ctxSize, maxError, threads, ...rest }) {
+  async run({ model = bundledModel(), file, out = calibrationPath(model), ctxSize, maxLoss, threads, ...rest }) {
     if (file === undefined) throw usage('give a text with -f')
     using progress = new Progress()
     using interrupt = onInterrupt('SIGTERM')
     const report = await calibrate({
-      ...{ model, file, out, ...rest, nTokens: ctxSize, mostError: maxError },
+      ...{ model, file, out, ...rest, nTokens: ctxSize, mostLoss: maxLoss },
       nThreads: threads ?? defaultThreads(),
       onProgress: progress.calibrating,
       signal: interrupt.signal,

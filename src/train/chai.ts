@@ -2,11 +2,13 @@
  * The offline phase of CHAI (arXiv 2403.08058, section 3.2): how many clusters the heads of each layer fall into.
  *
  * Windows of a text go through the model with dense attention. In each window and layer, a KV head is the list of all its
- * probabilities; k-means puts the heads into 1, 2, … G clusters, and what the means leave unexplained is added up. Only the
- * products of heads with each other are needed for that, so a layer gives G² numbers per window. The number of clusters is the
- * elbow of the curve, and more where that would leave more than a stated share (elbow.ts).
+ * probabilities; k-means puts the heads into 1, 2, … G clusters, and what the means leave unexplained is added up: the curve whose
+ * elbow is a layer's number of clusters. Only the products of heads with each other are needed for that, G² numbers per window.
  *
- * The paper chooses the elbow by eye, over 1,024 samples of C4.
+ * What that costs is measured too, for not all layers matter alike: the divergence of the model's predictions when one layer is
+ * clustered and the others are not (chai-loss.ts). Where the elbow costs more than stated, the layer gets more clusters.
+ *
+ * The paper chooses the elbow by eye, over 1,024 samples of C4, and looks at no second curve.
  */
 import { Attention } from '../attention/attention.ts'
 import type { ChaiCalibration } from '../attention/chai-calibration.ts'
@@ -19,6 +21,7 @@ import { F16, F32 } from '../ggml/types.ts'
 import { SequenceCache } from '../kv/cache.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
+import { layerLosses } from './chai-loss.ts'
 import { chaiPage } from './chai-page.ts'
 import { clustersOf, clustersWithin, elbowOf, type ErrorCurve } from './elbow.ts'
 import { readTrainText } from './text.ts'
@@ -34,8 +37,10 @@ export interface CalibrateOptions {
   readonly samples: number
   readonly nTokens: number
   readonly seed: number
-  /** What a layer's clusters may leave unexplained at most, as a share of the sum of squared probabilities. */
-  readonly mostError: number
+  /** Windows by which it is measured what clusters cost; 0 for none: then elbows alone count. */
+  readonly lossSamples: number
+  /** What a layer may cost at most: nats of KL(dense ‖ clustered) per token. */
+  readonly mostLoss: number
   /** Clusters as a share of the KV heads of all layers, put where they count most, in place of elbows. */
   readonly ratio?: number | undefined
   readonly nThreads: number
@@ -51,18 +56,24 @@ export interface ChaiReport extends ChaiCalibration {
   /** Clusters per KV head, over all layers. */
   readonly ratio: number
   readonly elbows: readonly number[]
-  /** Error with 1 … G clusters, per layer, as a share of the sum of squared probabilities. */
-  readonly errors: readonly ErrorCurve[]
+  /** With 1 … G clusters, per layer: what k-means leaves of the sum of squared probabilities, as a share. */
+  readonly inertia: readonly ErrorCurve[]
+  /** Per layer: nats of KL(dense ‖ this layer clustered) per token; null if that was not measured. */
+  readonly losses: readonly ErrorCurve[] | null
   readonly rule: string
   readonly samples: number
+  readonly lossSamples: number
   readonly nTokens: number
   readonly seed: number
   readonly text: string
 }
 
+/** Of the time, roughly. */
+const PART_OF_INERTIA = 0.2
+
 /** Errors: `usage`, `aborted`, `model_unsupported`, and those of reading models and texts and of writing files. */
 export async function calibrateChai(options: CalibrateOptions): Promise<ChaiReport> {
-  const { model, file, out, samples, nTokens, seed, mostError, ratio, nThreads, signal } = options
+  const { model, file, out, samples, lossSamples, nTokens, seed, mostLoss, ratio, nThreads, signal, onProgress } = options
   using source = openWeights(model)
   using tokenizer = loadTokenizer(source)
   const text = readTrainText(file, tokenizer, { nTokens, heldOut: 0 })
@@ -74,8 +85,24 @@ export async function calibrateChai(options: CalibrateOptions): Promise<ChaiRepo
   if (sharing) throw unsupported(model, 'its layers share keys, and CHAI would share them in each')
   if (nHeadKv < 2) throw unsupported(model, 'it has one head of keys, so there is nothing to share')
   const windows = new Windows(text.train, { nTokens, seed, bos: text.bos })
-  const curves = await measure(runner, options, (i) => windows.at(i).subarray(0, nTokens))
-  const clusters = ratio === undefined ? curves.map((curve) => clustersOf(curve, mostError)) : clustersWithin(curves, ratio)
+  const window = (i: number) => windows.at(i).subarray(0, nTokens)
+  const part = PART_OF_INERTIA
+  const inertia = await inertiaOf(runner, {
+    ...options,
+    window,
+    onProgress: (done) => onProgress?.(lossSamples ? part * done : done),
+  })
+  const losses =
+    lossSamples === 0
+      ? null
+      : await layerLosses(runner, {
+          windows: Array.from({ length: lossSamples }, (_, i) => window(samples + i)),
+          ...{ signal, onProgress: (done) => onProgress?.(part + (1 - part) * done) },
+        })
+  const clusters =
+    ratio === undefined
+      ? inertia.map((curve, il) => clustersOf(curve, losses?.[il], mostLoss))
+      : clustersWithin(losses ?? inertia, ratio)
   const report: ChaiReport = {
     kind: 'chai',
     version: 1,
@@ -84,36 +111,41 @@ export async function calibrateChai(options: CalibrateOptions): Promise<ChaiRepo
     nHeadKv,
     clusters,
     ratio: clusters.reduce((a, b) => a + b) / (nHeadKv * clusters.length),
-    elbows: curves.map(elbowOf),
-    errors: curves,
-    rule: ratio === undefined ? `elbow, and an error of ${mostError} at most` : `${ratio} of the heads, where they count most`,
-    ...{ samples, nTokens, seed, text: text.hash },
+    elbows: inertia.map(elbowOf),
+    inertia,
+    losses,
+    rule: ruleOf(options),
+    ...{ samples, lossSamples, nTokens, seed, text: text.hash },
   }
   await writeWhole(`${out.replace(/\.json$/, '')}.html`, chaiPage(report))
   await writeWhole(out, `${JSON.stringify(report, null, 1)}\n`)
   return report
 }
 
+function ruleOf({ ratio, lossSamples, mostLoss }: CalibrateOptions): string {
+  if (ratio !== undefined) return `${ratio} of the heads of all layers, where they count most`
+  return lossSamples === 0 ? 'the elbow' : `the elbow, and more where it costs more than ${mostLoss} nats per token`
+}
+
 function unsupported(path: string, reason: string): KvasirError {
   return new KvasirError('model_unsupported', { path, reason })
 }
 
-/** The error curve of each layer. */
-async function measure(
-  runner: Runner,
-  { samples, nTokens, onProgress, signal }: CalibrateOptions,
-  window: (i: number) => Int32Array,
-): Promise<ErrorCurve[]> {
+interface Measured extends Pick<CalibrateOptions, 'samples' | 'nTokens' | 'onProgress' | 'signal'> {
+  readonly window: (i: number) => Int32Array
+}
+
+/** What k-means leaves unexplained, for each layer. */
+async function inertiaOf(runner: Runner, { samples, nTokens, window, onProgress, signal }: Measured): Promise<ErrorCurve[]> {
   const { nLayer, nHeadKv: G } = runner.shape
-  const attention = new Attention('calibration', { share: heads(G) })
-  const layout = attention.layout(runner.shape, { k: F16, v: F16 })
+  const attention = new Attention('calibration', { share: watching(G) })
   const errors = Array.from({ length: nLayer }, () => new Float64Array(G))
   const squares = new Float64Array(nLayer)
-  using cache = new SequenceCache(layout, nTokens)
+  using cache = new SequenceCache(attention.layout(runner.shape, { k: F16, v: F16 }), nTokens)
+  const sequence = { cache, attention, [Symbol.dispose]: () => {} }
   for (let i = 0; i < samples; i++) {
     if (signal?.aborted) throw new KvasirError('aborted')
     cache.truncate(0) // the graph serves again
-    const sequence = { cache, attention, [Symbol.dispose]: () => {} }
     await runner.run([{ sequence, tokens: window(i), logits: 'none' }])
     for (const [il, { stores }] of cache.layers.entries()) {
       const gram = { n: G, values: Float64Array.from(stores['gram']!.data() as Float32Array) }
@@ -125,8 +157,8 @@ async function measure(
   return errors.map((curve, il) => Array.from(curve, (error) => Number((error / squares[il]!).toPrecision(6))))
 }
 
-/** Dense attention that leaves the products of its heads' probabilities in a store `gram`, f32[G, G]. */
-function heads(G: number): Share {
+/** Dense attention that leaves the products of its KV heads' probabilities in a store of the layer: `gram` f32[G, G]. */
+function watching(G: number): Share {
   return {
     stores: (_, own) => ({ ...own, gram: { width: G, nHead: 1, type: F32, order: 'rows', fixed: G } }),
     needsProbabilities: () => true,

@@ -1,6 +1,6 @@
 /** How many clusters a layer gets, from the error that each number of them leaves. */
 
-/** What each layer's heads lose with 1, 2, … G clusters, as a share of what there is to lose; never rising. */
+/** What a layer loses with 1, 2, … G clusters. */
 export type ErrorCurve = readonly number[]
 
 /**
@@ -18,10 +18,12 @@ export function elbowOf(curve: ErrorCurve): number {
   return best
 }
 
-/** The elbow, and more clusters where that leaves more than `mostError`. */
-export function clustersOf(curve: ErrorCurve, mostError: number): number {
-  const enough = curve.findIndex((error) => error <= mostError)
-  return Math.max(elbowOf(curve), enough < 0 ? curve.length : enough + 1)
+/** The elbow of `inertia`, and more clusters where these cost more than `most`. */
+export function clustersOf(inertia: ErrorCurve, losses: ErrorCurve | undefined, most: number): number {
+  const elbow = elbowOf(inertia)
+  if (losses === undefined) return elbow
+  const enough = losses.findIndex((loss, i) => i + 1 >= elbow && loss <= most)
+  return enough < 0 ? losses.length : enough + 1
 }
 
 /**
