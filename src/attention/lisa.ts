@@ -13,7 +13,8 @@
  * - A begins as the identity, W2 as zeros and Q' as zeros: before training, LiSA is shared attention (sa.ts).
  * - Q' and K' are rotated: W_K' begins as rotary pairs of W_K, with the frequencies they have there.
  * - K' has as many heads as K, the network as many as Q.
- * - r is the largest even number that makes heads six times smaller.
+ * - r is the largest power of two that makes heads at least six times smaller: its keys fill the processor's vectors.
+ * - m is a quarter of the heads, but at least 8.
  *
  * Cost per token and layer replaced: G·T·(r + d)·e bytes, and 2·H·T·(r + d) + 2·H·T·(H + 2m) FLOPs. The layer before is read by
  * products, and its scores, 4·H·T bytes per query, stay in memory: prompts are read in smaller pieces.
@@ -37,7 +38,7 @@ export const lisa: ShareMethod<typeof options> = {
   axis: 'share',
   summary: 'Layers align the scores of the layer before by a small learnt network, and correct them by keys of low rank.',
   source: 'LiSA, arXiv 2408.01890',
-  cost: 'G·T·(r + d)·e bytes per replaced layer and token, with r = d/6 0.58 of dense; prompts in pieces, by products',
+  cost: 'G·T·(r + d)·e bytes per replaced layer and token, with r = d/8 0.56 of dense; prompts in pieces, by products',
   options,
   exactFor: () => ({}),
   tightFor: () => ({}),
@@ -131,8 +132,8 @@ function lowRank(
   return [as, { x, q, k, v, rotated: { q: turned(q), k: turned(k) } }]
 }
 
-/** Keys whose scores of all heads are computed together; reads cover whole multiples of it. */
-const BLOCK = 64
+/** Keys whose scores of all heads are computed together: reads cover whole multiples of the second, long ones of the first. */
+const BLOCKS = [256, 64]
 
 interface Scores {
   /** f32[m, n · g, G] */
@@ -144,15 +145,16 @@ interface Scores {
  * products + A · before + W2 · silu(W1 · before), over the heads: f32[m, n · g, G].
  *
  * The heads of a key lie far apart. As sums of whole stretches of keys (out_prod) they need not be brought together first, and
- * stretches of 64 keys with all their heads stay in a processor's nearest memory.
+ * stretches that are not too long stay, with all their heads, in a processor's nearest memory.
  */
 function aligned({ g, shape }: Step, { align, network }: LisaLayer, { before, products }: Scores): Tensor {
   const H = shape.nHead
   const [m, rows, G] = before.ne
-  const nBlocks = (m * rows * G) / (BLOCK * H)
-  const x = g.permute(g.reshape(before, BLOCK, nBlocks, H), 0, 2, 1, 3) // [64, H, nBlocks]
+  const block = BLOCKS.find((size) => m % size === 0)!
+  const nBlocks = (m * rows * G) / (block * H)
+  const x = g.permute(g.reshape(before, block, nBlocks, H), 0, 2, 1, 3) // [block, H, nBlocks]
   const over = (weights: Tensor, y: Tensor) => g.outProd(y, g.stretch(weights, nBlocks))
   const linear = over(align, x)
   const mixed = network ? g.add(linear, over(network.outer, g.silu(over(network.inner, x)))) : linear
-  return g.reshape(g.add(g.reshape(products, BLOCK, nBlocks, H), g.permute(mixed, 0, 2, 1, 3)), m, rows, G)
+  return g.reshape(g.add(g.reshape(products, block, nBlocks, H), g.permute(mixed, 0, 2, 1, 3)), m, rows, G)
 }

@@ -238,7 +238,38 @@ export function scoresOf(step: Step, k: Tensor, q: Tensor): Tensor {
     const keys = g.view(k, [d, m, 1, G], [k.nb[1], k.nb[2], k.nb[2]])
     return g.reshape(product(step, keys, g.reshape(q, d, rows, 1, G)), m, rows, G)
   }
+  if (d < LINE && LINE % d === 0 && k.nb[1] === d * k.nb[0]) return shortScores(step, k, q)
   const groups = g.view(k, [d, KEYS, m / KEYS, G], [k.nb[1], KEYS * k.nb[1], k.nb[2]])
   const queries = g.stretch(g.reshape(g.cast(q, F16), d, 1, 1, H), m / KEYS)
   return g.reshape(g.mulMat(groups, queries), m, rows, G)
+}
+
+/** Elements that ggml's product of f16 rows takes at once; it takes the rest of a row one by one, many times as slowly. */
+const LINE = 64
+
+/**
+ * The same for a single query and keys of 2 … 32 elements: as many keys as fill a line are one row, which is multiplied with the
+ * query in each of their places, and zeros beside it.
+ */
+function shortScores({ g }: Step, k: Tensor, q: Tensor): Tensor {
+  const [d, m, G] = k.ne
+  const rows = q.ne[1]
+  const n = LINE / d
+  const repeated = g.repeat(g.reshape(q, d, 1, 1, rows * G), d, n, n, rows * G)
+  const placed = g.mul(g.reshape(repeated, LINE, n, rows, G), places(g, d))
+  const lines = g.view(k, [LINE, m / n, 1, G], [LINE * k.nb[0], k.nb[2], k.nb[2]])
+  return g.reshape(g.mulMat(g.cast(placed, F16), g.stretch(lines, rows)), m, rows, G)
+}
+
+const placesOf = new WeakMap<Step['g'], Map<number, Tensor>>()
+
+/** f32[LINE, LINE / d]: 1 where element i of a line is of key j, else 0. */
+function places(g: Step['g'], d: number): Tensor {
+  const known = placesOf.get(g) ?? new Map<number, Tensor>()
+  placesOf.set(g, known)
+  const ones = (data: Float32Array) =>
+    data.forEach((_, i) => (data[i] = Math.floor((i % LINE) / d) === Math.floor(i / LINE) ? 1 : 0))
+  const made = known.get(d) ?? g.input(F32, [LINE, LINE / d], ones)
+  known.set(d, made)
+  return made
 }

@@ -28,13 +28,13 @@ export const trainLisa = define({
     },
     rank: {
       hint: 'R',
-      about: 'elements of a head that keys keep; left out, a sixth',
+      about: 'elements of a head that keys keep; left out, a sixth or less',
       convert: parseCount,
       schema: z.int().min(2).optional(),
     },
     hidden: {
       hint: 'N',
-      about: 'inner width of the network over the heads, 0 for none; left out, the number of heads',
+      about: 'inner width of the network over the heads, 0 for none; left out, a quarter of the heads, at least 8',
       convert: parseCount,
       schema: z.int().min(0).max(65536).optional(),
     },

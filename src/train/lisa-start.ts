@@ -19,11 +19,13 @@ export interface LisaPlan extends LisaSizes {
 export interface LisaChoice {
   /** As `2-4` or `10-20/24`; `auto` is the second half of the layers. */
   readonly layers: string
-  /** Left out, the largest even number that makes heads six times smaller; and the number of heads. */
+  /** Left out, the largest power of two that makes heads six times smaller; and a quarter of the heads, at least 8. */
   readonly rank?: number | undefined
   readonly hidden?: number | undefined
   readonly seed?: number | undefined
 }
+
+const LEAST_HIDDEN = 8
 
 /** Errors: `layers_unusable`, `usage`, and those of reading the model. */
 export function lisaPlan(base: GgufSource, { layers: text, rank, hidden, seed = 0 }: LisaChoice): LisaPlan {
@@ -38,10 +40,10 @@ export function lisaPlan(base: GgufSource, { layers: text, rank, hidden, seed = 
   if (beyond) fail(beyond)
   if (layers.length === 0) fail('there are none')
   if (layers[0] === 0) fail('layer 0 has none before it whose scores it could take')
-  const r = rank ?? Math.max(2, 2 * Math.floor(headDim / 12))
+  const r = rank ?? Math.max(2, 2 ** Math.floor(Math.log2(headDim / 6)))
   if (r % 2 !== 0 || r < 2 || r > headDim)
     throw new KvasirError('usage', { reason: `the rank must be even, from 2 to the ${headDim} elements of a head` })
-  return { layers, rank: r, hidden: hidden ?? nHead, seed }
+  return { layers, rank: r, hidden: hidden ?? Math.max(LEAST_HIDDEN, Math.floor(nHead / 4)), seed }
 }
 
 export type LisaValues = { readonly [tensor in LisaTensor]: Float32Array }
