@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest'
-import { F16, F32 } from '../../src/ggml/types.ts'
+import { F16, F32, Q8_0 } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
 import { N_LAYER, TestStack } from '../support/attention-stack.ts'
+import { BUNDLED_GGUF } from '../support/bundled.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
 import type { Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
+import { type RunnerSettings, withRunner } from '../support/runner.ts'
 
 const T = 150
 const x = normals(N_EMBD * T, 31)
@@ -132,6 +134,30 @@ describe.each(SHAPES)('chai, $nHead heads on $nHeadKv of $headDim', (shape) => {
   })
 })
 
+it.each(SHAPES)('with streaming, representatives see sinks and window: $nHead heads on $nHeadKv', async (shape) => {
+  const [sink, window, count] = [4, 40, 2]
+  using stack = new TestStack(`chai:clusters=${count}+streaming:sink=${sink},window=${window}`, shape, F32)
+  const group = shape.nHead / shape.nHeadKv
+  const expected = stack.oracle(x).stack((layer) => {
+    const member = membership(layer, count, true)
+    return layer.layer((t, h) => {
+      const nDropped = Math.max(0, t - sink - window)
+      const seen = [...Array(t + 1).keys()].filter((s) => s < sink || s >= sink + nDropped)
+      const place = (s: number) => (s < sink ? s : s - nDropped)
+      const kv = Math.floor(h / group)
+      const from = t < 5 ? h : member[kv]! * group + (h % group)
+      const keys = seen.map((s) => layer.rotate(layer.k[s]![Math.floor(from / group)]!, place(s)))
+      return layer.weigh(
+        layer.probabilities(layer.rotate(layer.q[t]![from]!, place(t)), keys),
+        seen.map((s) => layer.v[s]![kv]!),
+      )
+    })
+  })
+  for (const size of [() => T, (at: number) => (at < 100 ? 33 : 1)]) {
+    expect(relativeError(await outputs(stack, size), expected)).toBeLessThan(TOLERANCE.f32)
+  }
+})
+
 it('heads with the same queries and keys, merged, give what dense gives', async () => {
   class Twins extends TestStack {
     protected override weightsOf(il: number) {
@@ -145,4 +171,47 @@ it('heads with the same queries and keys, merged, give what dense gives', async 
   const expected = await outputs(dense, () => 64)
   expect(relativeError(await outputs(twins, () => 64), expected)).toBeLessThan(1e-5)
   expect(relativeError(await outputs(twins, () => 64), twins.oracle(x).dense())).toBeLessThan(TOLERANCE.f32)
+})
+
+describe('on a model', () => {
+  const tokens = Int32Array.from({ length: 90 }, (_, i) => 5 + ((i * 7919) % 4000))
+
+  async function logits(setting: string, settings: RunnerSettings): Promise<number[]> {
+    return await withRunner(BUNDLED_GGUF, settings, async (runner) => {
+      using sequence = runner.newSequence(tokens.length, setting)
+      const all: number[] = []
+      while (sequence.cache.nTokens < tokens.length) {
+        const at = sequence.cache.nTokens
+        const n = at < 80 ? Math.min(sequence.attention.mostTokens(sequence.cache), 80 - at) : 1
+        const [some] = await runner.run([{ sequence, tokens: tokens.subarray(at, at + n), logits: 'last' }])
+        all.push(...some!)
+      }
+      return all
+    })
+  }
+
+  it('rows of representatives are multiplied as they lie, or picked from all, with the same result', async () => {
+    for (const type of [F16, Q8_0]) {
+      const plain = await logits('chai:clusters=3', { type, repack: false })
+      expect(relativeError(await logits('chai:clusters=3', { type, repack: true }), plain)).toBeLessThan(0.05)
+    }
+    expect(relativeError(await logits('chai:clusters=3', {}), await logits('dense', {}))).toBeGreaterThan(0.3)
+  })
+})
+
+it.each([
+  ['chai', 'it is no loaded model, so it needs clusters or ratio'],
+  ['chai:clusters=9', 'a layer cannot have 9 clusters: it has 4 heads of keys'],
+  ['chai:clusters=2/2', 'clusters are given for 2 layers, and it has 5'],
+  ['chai:clusters=6x2', 'clusters are given for 6 layers, and it has 5'],
+  ['chai:clusters=4x2/0', 'a layer cannot have 0 clusters'],
+  ['chai:clusters=2+2', "'2'"],
+  ['chai:clusters=two', 'clusters of all layers are written 8'],
+  ['chai:clusters=2,ratio=0.5', 'give one of them'],
+  ['chai:ratio=0', 'ratio is 0'],
+  ['chai:ratio=0.5+h2o', 'chai and h2o cannot work together'],
+  ['chai:ratio=0.5+sparq', 'chai and sparq cannot work together'],
+  ['chai:ratio=0.5+sa', 'answer the same question'],
+])('%s is refused', (setting, reason) => {
+  expect(() => new TestStack(setting, SHAPES[0]!, F32)).toThrow(reason)
 })
