@@ -28,7 +28,7 @@ import type { AttentionLayer, Projected, Share, ShareMethod, Step, StepPart } fr
 import { queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 const options = z.object({
-  adapter: z.string().max(4096).default('').describe('the file that `kvasir train lisa` wrote for this model'),
+  adapter: z.string().max(4096).optional().describe('the file that `kvasir train lisa` wrote for this model'),
 })
 
 const NEEDS_SCORES = 'a replaced layer takes the scores of all keys from the layer before, where the other reads only some'
@@ -46,7 +46,7 @@ export const lisa: ShareMethod<typeof options> = {
   wantsSameRows: true,
   conflicts: { hip: NEEDS_SCORES, sparq: NEEDS_SCORES },
   refuses(shape, { adapter }) {
-    if (adapter === '') return 'it needs what was learnt for the model, lisa:adapter=FILE; `kvasir train lisa` makes such a file'
+    if (!adapter) return 'it needs what was learnt for the model, lisa:adapter=FILE; `kvasir train lisa` makes such a file'
     try {
       lisaAdapter(adapter, shape)
       return null
@@ -55,7 +55,7 @@ export const lisa: ShareMethod<typeof options> = {
       throw error
     }
   },
-  bind: ({ adapter }, shape) => lisaShare(lisaAdapter(adapter, shape), shape),
+  bind: ({ adapter }, shape) => lisaShare(lisaAdapter(adapter ?? '', shape), shape),
 }
 
 export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Share {

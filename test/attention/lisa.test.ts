@@ -265,8 +265,8 @@ describe('conformance', async () => {
     ...rest,
     exactFor: () => ({ adapter: 'whole' }),
     tightFor: () => ({ adapter: 'some' }),
-    refuses: ({ ...shape }, { adapter }) => lisa.refuses!(shape, { adapter: pathOf(adapter, shape) }),
-    bind: ({ adapter }, shape) => lisa.bind({ adapter: pathOf(adapter, shape) }, shape),
+    refuses: ({ ...shape }, { adapter }) => lisa.refuses!(shape, { adapter: pathOf(adapter!, shape) }),
+    bind: ({ adapter }, shape) => lisa.bind({ adapter: pathOf(adapter!, shape) }, shape),
   }
   conforms([[known], [known, streaming]], [known, streaming, sa])
 })
