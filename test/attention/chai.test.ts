@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { F16, F32, Q8_0 } from '../../src/ggml/types.ts'
+import { F16, F32, typeId } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
 import { N_LAYER, TestStack } from '../support/attention-stack.ts'
 import { BUNDLED_GGUF } from '../support/bundled.ts'
@@ -184,16 +184,21 @@ describe('on a model', () => {
         const at = sequence.cache.nTokens
         const n = at < 80 ? Math.min(sequence.attention.mostTokens(sequence.cache), 80 - at) : 1
         const [some] = await runner.run([{ sequence, tokens: tokens.subarray(at, at + n), logits: 'last' }])
-        all.push(...some!)
+        if (at >= 80) all.push(...some!)
       }
       return all
     })
   }
 
   it('rows of representatives are multiplied as they lie, or picked from all, with the same result', async () => {
-    for (const type of [F16, Q8_0]) {
-      const plain = await logits('chai:clusters=3', { type, repack: false })
-      expect(relativeError(await logits('chai:clusters=3', { type, repack: true }), plain)).toBeLessThan(0.05)
+    // Four bits lie in a layout of their own where the processor has one, with another way of rounding.
+    for (const [name, tolerance] of [
+      ['f16', 1e-3],
+      ['q8_0', 0.1],
+      ['q4_0', 0.2],
+    ] as const) {
+      const plain = await logits('chai:clusters=3', { type: typeId(name), repack: false })
+      expect(relativeError(await logits('chai:clusters=3', { type: typeId(name), repack: true }), plain)).toBeLessThan(tolerance)
     }
     expect(relativeError(await logits('chai:clusters=3', {}), await logits('dense', {}))).toBeGreaterThan(0.3)
   })
