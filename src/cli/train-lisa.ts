@@ -18,7 +18,7 @@ export const trainLisa = define({
   examples: [
     'kvasir train lisa --layers 3-5 -f text.txt -o adapter.gguf',
     'kvasir train lisa -m big.gguf --steps 0 -o untrained.gguf',
-    "kvasir run --attention lisa:adapter=adapter.gguf 'Once upon a time'",
+    "kvasir run --attention lisa:adapter=adapter.gguf -p 'Once upon a time'",
   ],
   options: {
     layers: {
