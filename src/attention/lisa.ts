@@ -28,7 +28,7 @@ import type { AttentionLayer, Projected, Share, ShareMethod, Step, StepPart } fr
 import { queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 const options = z.object({
-  adapter: z.string().max(4096).optional().describe('the file that `kvasir train lisa` wrote for this model'),
+  adapter: z.string().max(4096).optional().describe('the file that `kvasir train lisa` wrote for the model (no default)'),
 })
 
 const NEEDS_SCORES = 'a replaced layer takes the scores of all keys from the layer before, where the other reads only some'
