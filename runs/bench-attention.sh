@@ -12,6 +12,7 @@ model="$folder/llama-3.2-1b-4-layers-q4_0.gguf"
 [ -f "$model" ] || npx kvasir synth --like llama-3.2-1b --layers 4 --vocab 4096 --type q4_0 -o "$model" >&2
 
 hip=hip:dense_layers=0
+wide=$hip,preset=contiguous
 sparq=sparq:r=16,k=256
 streaming=streaming:window=2044
 h2o=h2o:budget=2048
@@ -26,7 +27,7 @@ bench() {
 bench -p 512 -n 64 -d 0,512 -r 5 --attention "dense,$streaming,$h2o,$hip,$sparq"
 bench -p 512 -n 64 -d 16384 -r 3 --attention "dense,$hip,$sparq" --versus llama.cpp
 bench -p 0 -n 64 -d 32768 -r 1 --no-warmup --attention "dense,$hip,$sparq,$streaming,$h2o" --versus llama.cpp -fa off
-bench -p 16384 -n 0 -r 1 --no-warmup --attention "dense,$hip" --versus llama.cpp -fa on
-bench -p 32768 -n 0 -r 1 --no-warmup --attention "$hip" --versus llama.cpp -fa on
-bench -p 65536 -n 0 -r 1 --no-warmup --attention "$hip"
-bench -p 0 -n 64 -d 131072 -r 1 --attention "$hip"
+bench -p 16384 -n 0 -r 1 --no-warmup --attention "$hip,$wide" --versus llama.cpp -fa on
+bench -p 32768 -n 0 -r 1 --no-warmup --attention "$wide" --versus llama.cpp -fa on
+bench -p 65536 -n 0 -r 1 --no-warmup --attention "$hip,$wide"
+bench -p 0 -n 64 -d 131072 -r 1 --attention "$wide"

@@ -6,7 +6,7 @@
  * numbers, exact up to 2^24: the block it starts with, and how many blocks it is long.
  */
 import type { Graph } from '../ggml/graph.ts'
-import { F16, I32 } from '../ggml/types.ts'
+import { F16, F32, I32, Q8_0 } from '../ggml/types.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 
 export interface Tree {
@@ -95,10 +95,33 @@ function score(g: Graph, { representative, nSampled }: Tree, { q, keysOf }: Sear
       : representative === 'last'
         ? g.relu(g.scaleBias(g.add(starts, lengths), 1, -1))
         : g.add(starts, g.floor(g.scale(lengths, 0.5)))
-  const keys = keysOf(block)
-  const products = g.mulMat(keys.type === F16 ? g.cast(q, F16) : q, keys) // [R, n · nSampled, nL, G]
+  const products = multiply(g, q, keysOf(block)) // [R, n · nSampled, nL, G]
   const size = q.ne[1] * nSampled
-  return g.reshape(size === 1 ? products : g.maxPool(g.reshape(products, size, n, L), size), n, L)
+  return largest(g, g.reshape(products, size, n, L))
+}
+
+/** From so many voting rows on, products are of 8-bit integers, as in the authors' kernel; ggml has a scale for each 32. */
+const INT8_ROWS = 16
+
+function multiply(g: Graph, q: Tensor, keys: Tensor): Tensor {
+  if (keys.type !== F16) return g.mulMat(q, keys)
+  const isInt8 = q.ne[1] >= INT8_ROWS && q.ne[0] % 32 === 0
+  return isInt8 ? g.mulMat(g.cast(q, Q8_0), g.cast(keys, F32)) : g.mulMat(g.cast(q, F16), keys)
+}
+
+/** Up to so many numbers, pooling is as fast as all that could go before it. */
+const POOLED = 16
+
+/**
+ * The largest along dimension 0: f32[m, n, L] → f32[n, L]. ggml pools on one thread; max(a, b) = relu(a - b) + b runs on all of
+ * them, and halves what is left to pool. It rounds, as the products did.
+ */
+function largest(g: Graph, x: Tensor): Tensor {
+  const [m, n, L] = x.ne
+  if (m <= POOLED || m % 2 === 1) return g.reshape(m === 1 ? x : g.maxPool(x, m), n, L)
+  const half = (at: number) => g.view(x, [m / 2, n, L, 1], [x.nb[1], x.nb[2], x.nb[3]], at * x.nb[0])
+  const [a, b] = [half(0), half(m / 2)]
+  return largest(g, g.add(g.relu(g.sub(a, b)), b))
 }
 
 /** What is added to scores so that sinks come first and empty slots last. */

@@ -11,8 +11,8 @@
  * - The window of a query block begins where its first query's begins, and that of decoded tokens where it began when the
  *   blocks were chosen, cut to whole key blocks. So searched and window keys never overlap, every searched key is visible to
  *   all queries that vote, and no token is invisible between two searches (the paper leaves a gap of `refresh` - 1 tokens).
- * - Boundaries of ranges are not rounded to make neighbouring query blocks probe the same keys; scores are not int8, and a
- *   score of 0 is a score.
+ * - Boundaries of ranges are not rounded to make neighbouring query blocks probe the same keys. Products of 16 and more voting
+ *   rows with cached f16 keys are of 8-bit integers, as in the authors' code, with a scale for each 32; a score of 0 is a score.
  * - While decoding the current query alone chooses; the offloading code of the authors lets the last `refresh` queries vote.
  * - `heads=kv` chooses one list for the query heads of a KV head, by the largest score among them; `query` is the paper.
  * - Where rows are dropped (keep axis) blocks are chosen for every token, over the kept rows in order of position.
