@@ -59,6 +59,6 @@ export const trainLckv = define({
     const own = { layers, forceNodiag, forwardPasses, backwardPasses, start, distil, teacher }
     const report = await train({ ...files, ...own, onProgress: progress.training, signal: interrupt.signal })
     progress.clear()
-    sayHow(report, files.out, values.steps)
+    sayHow(report, files.out)
   },
 })

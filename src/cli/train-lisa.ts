@@ -62,6 +62,6 @@ export const trainLisa = define({
     using interrupt = onInterrupt('SIGTERM')
     const report = await train({ ...files, ...choice, firstSteps, onProgress: progress.training, signal: interrupt.signal })
     progress.clear()
-    sayHow(report, files.out, values.steps)
+    sayHow(report, files.out)
   },
 })

@@ -96,9 +96,9 @@ export function trainFiles(values: Values<typeof TRAIN_OPTIONS>): TrainFiles {
 }
 
 /** Where the run has come, on stdout; or how a stopped one goes on, on stderr. */
-export function sayHow({ curve, step, seconds, isStopped }: TrainReport, out: string, steps: number): void {
+export function sayHow({ curve, step, steps, seconds, isStopped, checkpoint }: TrainReport, out: string): void {
   if (isStopped) {
-    process.stderr.write(`stopped after step ${step} of ${steps}; the same command goes on from there (${out}.checkpoint)\n`)
+    process.stderr.write(`stopped after step ${step} of ${steps}; the same command goes on from there (${checkpoint})\n`)
     process.exitCode = EXIT_INTERRUPTED
     return
   }

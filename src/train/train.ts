@@ -37,6 +37,9 @@ export interface TrainReport extends RunState {
   /** True if it was stopped before its last step. */
   readonly isStopped: boolean
   readonly tokensPerSecond: number
+  /** Of the part of the run that this tells of. */
+  readonly steps: number
+  readonly checkpoint: string | null
 }
 
 /** With the time of a step this stays below a minute. */
@@ -116,7 +119,8 @@ export async function train(backend: Backend, objective: Objective, run: RunOpti
     await setImmediate() // a turn for the signal
   }
   await save()
-  return { ...state, isStopped: state.step < options.steps, tokensPerSecond: speed() }
+  const { steps } = options
+  return { ...state, steps, checkpoint: run.checkpoint, isStopped: state.step < steps, tokensPerSecond: speed() }
 }
 
 const START: Point = { step: 0, loss: null, heldOut: null, rate: 0, gradientNorm: 0, seconds: 0 }

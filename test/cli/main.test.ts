@@ -97,6 +97,13 @@ test.each([
     'kvasir: these layers cannot be trained: say with --layers which of the 6 layers',
   ],
   [['train', 'lckv', '--layers', '0_4x4_5', '-f', 'nowhere.txt', '-o', 'x.gguf'], 1, "kvasir: cannot read 'nowhere.txt': "],
+  [['train', 'lisa', '-f', 'nowhere.txt'], 2, 'kvasir: give a text with -f and a file to write with -o'],
+  [
+    ['train', 'lisa', '--layers', '0-2', '-f', 'nowhere.txt', '-o', 'x.gguf'],
+    1,
+    'kvasir: these layers cannot be trained: layer 0',
+  ],
+  [['run', '-p', 'a', '--attention', 'lisa'], 2, 'lisa cannot serve this model: it needs what was learnt for the model'],
   [['run', '-p', 'a', '-m', 'nowhere.gguf'], 1, "kvasir: no model at 'nowhere.gguf': no such file or folder"],
   [['run', '-f', 'nowhere.txt'], 1, "kvasir: cannot read 'nowhere.txt': "],
   [['run', '-p', 'word '.repeat(600), '-c', '256'], 1, 'kvasir: the request exceeds the available context size: '],
@@ -333,5 +340,16 @@ describe('train', () => {
     const again = start(args(100_000, 'stopped.gguf'))
     setTimeout(() => again.child.kill('SIGINT'), 3000)
     expect(Number(/after step (\d+)/.exec((await again.outcome).stderr)?.[1])).toBeGreaterThanOrEqual(Number(steps))
+  })
+
+  test('an adapter of no steps runs', async () => {
+    const path = join(FOLDER, 'adapter.gguf')
+    const { status, stdout } = await kvasir(['train', 'lisa', '--layers', '4', '--steps', '0', '-o', path])
+    expect({ status, stdout }).toEqual({ status: 0, stdout: `${path}: an adapter that has learnt nothing\n` })
+    const ask = ['run', '-p', QUESTION, ...GREEDY]
+    const [adapted, shared] = await Promise.all(
+      [`lisa:adapter=${path}`, 'sa:layers=4'].map((setting) => kvasir([...ask, '--attention', setting])),
+    )
+    expect(adapted).toMatchObject({ status: 0, stdout: shared!.stdout, stderr: '' })
   })
 })
