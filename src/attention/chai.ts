@@ -16,13 +16,15 @@
  *   layout without rows, or several requests share a step: then all are multiplied once for everybody, and most are dropped.
  *
  * Cost per token and layer with c clusters of G heads: (c + G)·T·d·e bytes, 2·(c + G)·g·T·d FLOPs; memory as bytes. A prompt is
- * read by flash attention per cluster with the values of all its members side by side, in which scores cost c/G of dense.
+ * read by flash attention per cluster with the values of all its members side by side, in which scores cost c/G of dense; products
+ * over all probabilities take a twentieth longer. Projections of representatives cost c/G: each run of neighbours is a product of
+ * its own. `mul_mat_id` is no faster for one token, and takes 1.3 to 2 times as long for 512.
  */
 import { z } from 'zod'
 import type { ModelShape } from '../core/shape.ts'
 import type { SequenceCache } from '../kv/cache.ts'
 import { calibratedClusters } from './chai-calibration.ts'
-import { ClusteredRead } from './clustered-read.ts'
+import { ClusteredRead, FLASH_QUERIES } from './clustered-read.ts'
 import { FirstTokens, N_FIRST } from './first-tokens.ts'
 import { type Clustering, clusterHeads, CLUSTERINGS, type HeadClusters } from './head-clusters.ts'
 import type { Share, ShareMethod } from './method.ts'
@@ -108,7 +110,7 @@ function share(
     stores: (il, own) => (isClustered(il) ? { ...own, first: FirstTokens.layout(shape) } : own),
     mostTokens(cache) {
       if (isIdle) return Infinity
-      return cache.nTokens < N_FIRST ? N_FIRST - cache.nTokens : queriesAtOnce(shape, cache)
+      return cache.nTokens < N_FIRST ? N_FIRST - cache.nTokens : Math.max(FLASH_QUERIES, queriesAtOnce(shape, cache))
     },
     graphKey: (cache) => (found.has(cache) ? 'clustered' : ''),
     nNodes: () => (isIdle ? 0 : ClusteredRead.nNodes(shape)),

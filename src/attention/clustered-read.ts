@@ -8,7 +8,7 @@ import type { AttentionLayer, Kept, OwnLayer, Projected, Step, StepPart } from '
 import { concatAll, rotate, softmax, ungroupHeads, weighStored, withHeadsOf } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles and is the faster way. */
-const FLASH_QUERIES = 64
+export const FLASH_QUERIES = 64
 
 export class ClusteredRead {
   readonly #step: Step

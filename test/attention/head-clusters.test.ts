@@ -50,8 +50,7 @@ describe.each(CLUSTERINGS)('%s', (how) => {
     const { heads, of } = clusterHeads(gramOf(features), count, how)
     expect(heads).toHaveLength(count)
     expect(heads).toEqual([...heads].sort((a, b) => a - b))
-    for (const [head, cluster] of of.entries()) expect(heads[cluster]).toBe(of.indexOf(cluster))
-    for (const head of heads) expect(head).toBeLessThanOrEqual(of.lastIndexOf(of[head]!))
+    for (const cluster of of) expect(heads[cluster]).toBe(of.indexOf(cluster))
   })
 
   it('finds heads that are the same, and goes on where all are', () => {
