@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
+  lisaAdapter,
   lisaMetadata,
   lisaName,
   lisaShapes,
@@ -276,6 +277,13 @@ describe('conformance', async () => {
     bind: ({ adapter }, shape) => lisa.bind({ adapter: pathOf(adapter!, shape) }, shape),
   }
   conforms([[known], [known, streaming]], [known, streaming, sa])
+})
+
+it('an adapter is read once for a model', async () => {
+  const path = await write(folder.file('once.gguf'), SHAPES[0]!, some(SHAPES[0]!, [2], { rank: 4, hidden: 2 }))
+  const shape = modelShape(SHAPES[0]!)
+  expect(lisaAdapter(path, shape)).toBe(lisaAdapter(path, shape))
+  expect(lisaAdapter(path, { ...shape })).not.toBe(lisaAdapter(path, shape))
 })
 
 describe('what is no adapter of the model is refused', () => {
