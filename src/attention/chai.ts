@@ -44,8 +44,13 @@ const options = z
     clusters: z
       .union([count, z.string().regex(COUNTS, 'clusters of all layers are written 8, of each 18x32/14x4')])
       .optional()
-      .describe('clusters of every layer, or of each, as 18x32/14x4 (heads of keys), in place of a file'),
-    ratio: z.number().gt(0).max(1).optional().describe('clusters of every layer as a share of its KV heads, in place of a file'),
+      .describe('clusters of every layer, or of each, as 18x32/14x4 (heads of keys; default: as the file says)'),
+    ratio: z
+      .number()
+      .gt(0)
+      .max(1)
+      .optional()
+      .describe('clusters of every layer as a share of its KV heads (default: as the file says)'),
     clustering: z.enum(CLUSTERINGS).default('agglomerative').describe('how heads are grouped'),
     causal: z.boolean().default(true).describe('the first tokens see no later ones when heads are compared'),
   })
