@@ -24,7 +24,7 @@ import { dot, Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 
-const T = 150
+const T = 110
 const x = normals(N_EMBD * T, 31)
 const SHAPES = [
   { nHead: 4, nHeadKv: 4, headDim: 32 },
@@ -190,7 +190,7 @@ async function outputs(stack: TestStack, size: (at: number) => number): Promise<
   return rows
 }
 
-const SIZES = [() => T, (at: number) => (at < 100 ? 67 : 1)]
+const SIZES = [() => T, (at: number) => (at < 90 ? 45 : 1)]
 
 describe.each(SHAPES)('lisa, $nHead heads on $nHeadKv of $headDim', (shape) => {
   it.each([
