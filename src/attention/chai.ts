@@ -47,10 +47,10 @@ const options = z
       .describe('clusters of every layer, or of each, as 18x32/14x4 (heads of keys; default: as the file says)'),
     ratio: z
       .number()
-      .gt(0)
+      .min(0)
       .max(1)
       .optional()
-      .describe('clusters of every layer as a share of its KV heads (default: as the file says)'),
+      .describe('clusters of every layer as a share of its KV heads, at least one (default: as the file says)'),
     clustering: z.enum(CLUSTERINGS).default('agglomerative').describe('how heads are grouped'),
     causal: z.boolean().default(true).describe('the first tokens see no later ones when heads are compared'),
   })

@@ -213,7 +213,7 @@ it.each([
   ['chai:clusters=2+2', "'2'"],
   ['chai:clusters=two', 'clusters of all layers are written 8'],
   ['chai:clusters=2,ratio=0.5', 'give one of them'],
-  ['chai:ratio=0', 'ratio is 0'],
+  ['chai:ratio=1.5', 'ratio is 1.5'],
   ['chai:ratio=0.5+h2o', 'chai and h2o cannot work together'],
   ['chai:ratio=0.5+sparq', 'chai and sparq cannot work together'],
   ['chai:ratio=0.5+sa', 'answer the same question'],
