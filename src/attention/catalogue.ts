@@ -1,4 +1,5 @@
 /** What there is to choose from, as data: `kvasir methods`, docs/methods.md, `/props` and the form of the web page are made of it. */
+import type { ModelShape } from '../core/shape.ts'
 import { METHODS } from './index.ts'
 import { type AnyMethod, AXES, type Axis } from './method.ts'
 import { defaultsOf, type MethodSchema, schemaOf } from './options.ts'
@@ -70,10 +71,19 @@ export function exampleOf({ name, defaults }: MethodInfo): string {
 export function conflictOf(a: AnyMethod, b: AnyMethod): string | undefined {
   const told = (method: AnyMethod, other: AnyMethod) =>
     method.conflicts !== undefined && Object.hasOwn(method.conflicts, other.name) ? method.conflicts[other.name] : undefined
-  return told(a, b) ?? told(b, a) ?? otherRows(a, b) ?? otherRows(b, a)
+  return told(a, b) ?? told(b, a) ?? otherRows(a, b) ?? otherRows(b, a) ?? untold(a, b) ?? untold(b, a)
 }
 
 function otherRows(share: AnyMethod, keep: AnyMethod): string | undefined {
   if (share.axis !== 'share' || !share.wantsSameRows || keep.axis !== 'keep' || keep.sameRows) return undefined
   return `${share.name} uses rows of one layer in another, and ${keep.name} keeps other rows in each`
+}
+
+/** A shape to ask a method by what it is like on any. */
+const ANY_SHAPE: ModelShape = { arch: '', nLayer: 1, nEmbd: 8, nHead: 1, nHeadKv: 1, headDim: 8, nFf: 8, nVocab: 1, nCtxTrain: 1 }
+
+function untold(share: AnyMethod, keep: AnyMethod): string | undefined {
+  if (share.axis !== 'share' || !share.tellsNoProbabilities || keep.axis !== 'keep') return undefined
+  if (!keep.bind(defaultsOf(keep), ANY_SHAPE).needsProbabilities) return undefined
+  return `${keep.name} goes by the attention of every head, and ${share.name} has that of some`
 }

@@ -71,8 +71,8 @@ export const chai: ShareMethod<typeof options> = {
   options,
   exactFor: () => ({ ratio: 1 }),
   tightFor: () => ({ ratio: 0.5 }),
+  tellsNoProbabilities: true,
   conflicts: {
-    h2o: 'it keeps other rows for every head of values, and these use the keys of one head',
     sparq: WITH_VALUES,
     hip: WITH_VALUES,
   },

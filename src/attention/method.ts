@@ -244,6 +244,8 @@ export interface ShareMethod<O extends z.ZodObject = z.ZodObject> extends Method
   readonly axis: 'share'
   /** True if it uses what one layer finds in another, which must then keep the same rows. */
   readonly wantsSameRows?: true
+  /** True if it does not tell what every head attends to: nobody can go by that beside it. */
+  readonly tellsNoProbabilities?: true
   /** True for models that cannot run without it: it is then part of every setting. */
   isOfModel?(shape: ModelShape): boolean
   bind(options: z.output<O>, shape: ModelShape): Share
