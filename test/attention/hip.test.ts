@@ -95,9 +95,9 @@ function blockOf(o: Options, t: number, nPrompt: number, cuts: readonly number[]
 
 interface Rounding {
   /** A key or value in the cache. */
-  stored(vector: Float64Array): Float64Array
+  readonly stored: (vector: Float64Array) => Float64Array
   /** A query or key in a search by `nVotes` rows. */
-  scored(nVotes: number): (vector: Float64Array) => Float64Array
+  readonly scored: (nVotes: number) => (vector: Float64Array) => Float64Array
 }
 
 const EXACT: Rounding = { stored: (vector) => vector, scored: () => (vector) => vector }

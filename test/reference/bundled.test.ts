@@ -24,14 +24,15 @@ describe('the bundled model agrees with libllama on 2,048 positions of real text
     expect(result.meanDelta).toBeLessThanOrEqual(0.01)
   })
 
-  // libllama decodes without flash attention here: with it, it takes four times as long.
+  // libllama decodes without flash attention here: with it, it takes four times as long. Heads of 32 in f16 are summed in
+  // another order than its own (pieces.ts, shortScores).
   it.each([
-    ['', F16],
-    [', with keys and values in f32, where no rounding of the cache can hide a mistake', F32],
-  ])('token by token, as decoding reads it%s', async (_, cacheType) => {
+    ['', F16, 0.997],
+    [', with keys and values in f32, where no rounding of the cache can hide a mistake', F32, 0.999],
+  ])('token by token, as decoding reads it%s', async (_, cacheType, leastTop1) => {
     const result = await agreement(BUNDLED_GGUF, tokens.subarray(0, 1025), { nUbatch: 1, cacheType, flashAttention: 'off' })
     expect(result.positions).toBe(1024)
-    expect(result.top1).toBeGreaterThanOrEqual(0.999)
+    expect(result.top1).toBeGreaterThanOrEqual(leastTop1)
     expect(result.maxDelta).toBeLessThanOrEqual(0.02)
   })
 })
