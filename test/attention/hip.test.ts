@@ -11,6 +11,7 @@ import { N_EMBD, type LayerShape } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
+import { roundToF16, roundToQ8 } from '../support/rounding.ts'
 
 const SHAPES = [
   { nHead: 4, nHeadKv: 4, headDim: 32 },
@@ -107,17 +108,6 @@ const F16_CACHE: Rounding = {
   stored: roundToF16,
   scored: (nVotes) =>
     nVotes < 16 ? roundToF16 : (vector) => (vector.length % 32 === 0 ? roundToQ8(vector) : roundToF16(vector)),
-}
-
-/** As q8_0 has it: a scale of f16 for each 32 whole numbers. */
-function roundToQ8(vector: Float64Array): Float64Array {
-  const rounded = new Float64Array(vector.length)
-  for (let at = 0; at < vector.length; at += 32) {
-    const most = vector.subarray(at, at + 32).reduce((max, x) => Math.max(max, Math.abs(x)), 0)
-    const [scale] = roundToF16(Float64Array.of(most / 127))
-    for (let i = at; i < at + 32; i++) rounded[i] = scale! * Math.round((vector[i]! * 127) / most)
-  }
-  return rounded
 }
 
 function hipOracle(
@@ -392,11 +382,3 @@ describe('the keys it reads', () => {
     }
   })
 })
-
-/** To 11 significant bits. */
-function roundToF16(vector: Float64Array): Float64Array {
-  return vector.map((value) => {
-    const unit = 2 ** (Math.max(-14, Math.floor(Math.log2(Math.abs(value) || 1))) - 10)
-    return Math.round(value / unit) * unit
-  })
-}
