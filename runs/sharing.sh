@@ -14,12 +14,12 @@ folder=${1:-$(mktemp -d)}
 windows=${2:-78} # 40,000 tokens
 texts=${3:-25}
 lisa_layers=${LISA_LAYERS:-3-5}
-lckv_layers=${LCKV_LAYERS:-0_4x4_5}
+lckv_layers=${LCKV_LAYERS:-0_1_4x4}
 mkdir -p "$folder"
 base=models/kvasir-demo/kvasir-demo-f16.gguf
 text=models/text/train.txt.gz
 adapter=${LISA_ADAPTER:-models/kvasir-demo-lisa.gguf}
-condensed=${LCKV_MODEL:-models/kvasir-demo-lckv/kvasir-demo-lckv-f16.gguf}
+condensed=${LCKV_MODEL:-models/kvasir-demo-lckv.gguf}
 
 quality() { npx tsx scripts/quality.ts -n "$windows" "$@"; }
 decode() { npx tsx scripts/quality.ts -n 6 --decode "$@"; }

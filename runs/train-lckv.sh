@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=${1:-$(mktemp -d)}
-mkdir -p "$folder" models/kvasir-demo-lckv
+mkdir -p "$folder"
 base=models/kvasir-demo/kvasir-demo-f16.gguf
 npx tsx scripts/facts-text.ts models/text/train.txt.gz 3500000 800 > "$folder/facts.txt"
 
@@ -17,4 +17,4 @@ npx kvasir "${learn[@]}" -m $base --layers 0_1_4x4 --start copy --forward-passes
   -o "$folder/first.gguf" --steps 120 --lr 2e-4 --lr-min 5e-5 --warmup 10
 npx kvasir "${learn[@]}" -m "$folder/first.gguf" --teacher $base \
   -o "$folder/second.gguf" --steps 200 --lr 1e-4 --lr-min 1e-5 --warmup 5 --seed 1
-cp "$folder/second.gguf" models/kvasir-demo-lckv/kvasir-demo-lckv.gguf
+cp "$folder/second.gguf" models/kvasir-demo-lckv.gguf

@@ -3,7 +3,7 @@
  * to go on. It replaces the one before only when it is whole. There is no random state: the order of the text follows from the
  * seed and the step.
  */
-import { statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { KvasirError } from '../core/errors.ts'
 import { F32 } from '../ggml/types.ts'
 import { openGguf } from '../weights/gguf.ts'
@@ -64,7 +64,7 @@ export async function saveCheckpoint(
 }
 
 export function hasCheckpoint(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true
+  return existsSync(path)
 }
 
 /**
