@@ -16,5 +16,5 @@ learn=(train lckv -f "$folder/facts.txt" --parse-special --distil 1 -c 1024 --wi
 npx kvasir "${learn[@]}" -m $base --layers 0_1_4x4 --start copy --forward-passes 1 --backward-passes 2 \
   -o "$folder/first.gguf" --steps 120 --lr 2e-4 --lr-min 5e-5 --warmup 10
 npx kvasir "${learn[@]}" -m "$folder/first.gguf" --teacher $base \
-  -o "$folder/second.gguf" --steps 200 --lr 1e-4 --lr-min 1e-5 --warmup 5 --seed 1
+  -o "$folder/second.gguf" --steps 120 --lr 1e-4 --lr-min 1e-5 --warmup 5 --seed 1
 cp "$folder/second.gguf" models/kvasir-demo-lckv.gguf
