@@ -43,7 +43,10 @@ afterAll(() => rmSync(project, { recursive: true, force: true }))
 test('it holds what it needs and nothing else', () => {
   const expected =
     /^(dist\/.+\.(js|d\.ts)|dist\/web\/.+|bin\/kvasir\.js|models\/README\.md|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/
-  expect(files.filter((path) => !expected.test(path))).toEqual(['models/kvasir-demo/kvasir-demo-f16.gguf'])
+  expect(files.filter((path) => !expected.test(path))).toEqual([
+    'models/kvasir-demo/kvasir-demo-f16.chai.json',
+    'models/kvasir-demo/kvasir-demo-f16.gguf',
+  ])
   expect(files).toEqual(
     expect.arrayContaining(['dist/index.js', 'dist/index.d.ts', 'dist/cli/main.js', 'dist/web/index.html', 'LICENSE']),
   )

@@ -142,9 +142,15 @@ describe('a calibration', () => {
   })
 
   it('is asked for where there is none', async () => {
-    await withRunner(BUNDLED_GGUF, {}, async (runner) => {
+    const alone = join(FOLDER, 'alone.gguf')
+    symlinkSync(BUNDLED_GGUF, alone)
+    await withRunner(alone, {}, async (runner) => {
       expect(() => runner.attention('chai')).toThrow('make it with kvasir calibrate chai -m ')
     })
+  })
+
+  it('comes with the bundled model', async () => {
+    await withRunner(BUNDLED_GGUF, {}, async (runner) => expect(runner.attention('chai').spec).toBe('chai'))
   })
 })
 
