@@ -1,7 +1,7 @@
 /** Writes what is generated: docs/cli.md, docs/errors.md and docs/methods.md from their tables, the tree of AGENTS.md from the sources. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { AXIS_QUESTIONS, COST_LETTERS, exampleOf, type MethodInfo, methodInfos } from '../src/attention/catalogue.ts'
+import { AXIS_QUESTIONS, COST_LETTERS, type MethodInfo, methodInfos } from '../src/attention/catalogue.ts'
 import { AXES } from '../src/attention/method.ts'
 import { allowedText } from '../src/attention/options.ts'
 import type { Command } from '../src/cli/command.ts'
@@ -126,7 +126,7 @@ function methodPart(info: MethodInfo): string[] {
     ...(info.needs === undefined ? [] : [`- needs: ${info.needs}`]),
     `- works with: ${info.composes_with.map((name) => `\`${name}\``).join(', ') || 'no other method'}`,
     ...(conflicts.length > 0 ? [`- not with: ${conflicts.join('; ')}`] : []),
-    `- for example: \`--attention ${exampleOf(info)}\``,
+    `- for example: \`--attention ${info.example}\``,
     ...(options.length > 0
       ? [
           '',

@@ -24,6 +24,8 @@ export interface MethodInfo {
   readonly cost: string
   /** What it needs that an ordinary model lacks. */
   readonly needs?: string
+  /** The setting with an option or two spelled out. */
+  readonly example: string
   /** JSON Schema. */
   readonly options: MethodSchema
   /** Of the options that have one value for it; the description of the others says what they are by themselves. */
@@ -54,6 +56,7 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
     source,
     cost,
     ...(method.needs !== undefined && { needs: method.needs }),
+    example: exampleOf(method),
     options: schemaOf(method),
     defaults: defaultsOf(method),
     composes_with: others.map((other) => other.name).filter((other) => !Object.hasOwn(conflicts, other)),
@@ -61,10 +64,10 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
   }
 }
 
-/** The setting with its first option spelled out. */
-export function exampleOf({ name, defaults }: MethodInfo): string {
-  const [first] = Object.entries(defaults)
-  return first === undefined ? name : `${name}:${first[0]}=${String(first[1])}`
+function exampleOf(method: AnyMethod): string {
+  const [first] = Object.entries(defaultsOf(method))
+  const options = method.example ?? (first && `${first[0]}=${String(first[1])}`)
+  return options === undefined ? method.name : `${method.name}:${options}`
 }
 
 /** Why two methods of different axes cannot work together; undefined if they can. */

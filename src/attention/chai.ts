@@ -69,6 +69,7 @@ export const chai: ShareMethod<typeof options> = {
   source: 'CHAI, arXiv 2403.08058',
   cost: '(c + G)·T·d·e bytes per layer and token with c clusters, after the first five tokens',
   options,
+  example: 'ratio=0.8',
   exactFor: () => ({ ratio: 1 }),
   tightFor: () => ({ ratio: 0.5 }),
   tellsNoProbabilities: true,

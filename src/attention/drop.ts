@@ -24,6 +24,7 @@ export const drop: ShareMethod<typeof options> = {
   source: 'Attention dropping, arXiv 2407.15516',
   cost: 'nothing in a dropped layer; the others as they are',
   options,
+  example: 'layers=20-30',
   exactFor: () => ({ layers: 'none' }),
   tightFor: () => ({ layers: '1/3' }),
   refuses(shape, { layers }) {

@@ -42,6 +42,7 @@ export const lisa: ShareMethod<typeof options> = {
   options,
   exactFor: () => ({}),
   tightFor: () => ({}),
+  example: 'adapter=models/kvasir-demo-lisa.gguf',
   needs: 'an adapter that `kvasir train lisa` made for the model',
   wantsSameRows: true,
   conflicts: { hip: NEEDS_SCORES, sparq: NEEDS_SCORES },

@@ -236,6 +236,8 @@ export interface Method<O extends z.ZodObject = z.ZodObject> {
   readonly conflicts?: { readonly [name: string]: string }
   /** What it needs that an ordinary model lacks; the general conformance tests leave such a method to its own. */
   readonly needs?: string
+  /** Options for an example, as they are written behind `name:`; left out, its first one's default. */
+  readonly example?: string
   /** Why it cannot serve a model with these options, or null. */
   refuses?(shape: ModelShape, options: z.output<O>): string | null
 }

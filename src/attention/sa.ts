@@ -29,6 +29,7 @@ export const sa: ShareMethod<typeof options> = {
   source: 'Shared Attention, arXiv 2407.12866',
   cost: 'G·T·d·e bytes per layer of the span and token, half of dense; prompts in pieces, by products',
   options,
+  example: 'layers=10-20/24',
   exactFor: () => ({ layers: 'none' }),
   tightFor: () => ({ layers: '2-3' }),
   wantsSameRows: true,

@@ -1,6 +1,6 @@
 /** `kvasir methods`: what attention can be, with options, costs and what goes together. */
 import { z } from 'zod'
-import { AXIS_QUESTIONS, COST_LETTERS, exampleOf, type MethodInfo, methodInfos } from '../attention/catalogue.ts'
+import { AXIS_QUESTIONS, COST_LETTERS, type MethodInfo, methodInfos } from '../attention/catalogue.ts'
 import { AXES } from '../attention/method.ts'
 import { allowedText } from '../attention/options.ts'
 import { DENSE, methodOf } from '../attention/spec.ts'
@@ -62,7 +62,7 @@ function methodText(info: MethodInfo): string[] {
     ...(options.length > 0 ? ['', 'Options:', ...columns(options)] : []),
     '',
     'Example:',
-    `  --attention ${exampleOf(info)}`,
+    `  --attention ${info.example}`,
   ]
 }
 
