@@ -49,6 +49,7 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
     return why === undefined ? [] : [[other.name, why]]
   })
   const conflicts = Object.fromEntries(clashes)
+  const defaults = defaultsOf(method)
   return {
     name,
     axis,
@@ -56,16 +57,16 @@ function infoOf(method: AnyMethod, methods: readonly AnyMethod[]): MethodInfo {
     source,
     cost,
     ...(method.needs !== undefined && { needs: method.needs }),
-    example: exampleOf(method),
+    example: exampleOf(method, defaults),
     options: schemaOf(method),
-    defaults: defaultsOf(method),
+    defaults,
     composes_with: others.map((other) => other.name).filter((other) => !Object.hasOwn(conflicts, other)),
     conflicts,
   }
 }
 
-function exampleOf(method: AnyMethod): string {
-  const [first] = Object.entries(defaultsOf(method))
+function exampleOf(method: AnyMethod, defaults: MethodInfo['defaults']): string {
+  const [first] = Object.entries(defaults)
   const options = method.example ?? (first && `${first[0]}=${String(first[1])}`)
   return options === undefined ? method.name : `${method.name}:${options}`
 }

@@ -3,12 +3,11 @@ import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
 import type { Linear } from '../nn/linear.ts'
+import { FLASH_QUERIES } from './dense.ts'
 import type { HeadClusters } from './head-clusters.ts'
 import type { AttentionLayer, Kept, OwnLayer, Projected, Step, StepPart } from './method.ts'
-import { concatAll, rotate, softmax, ungroupHeads, weighStored, withHeadsOf } from './pieces.ts'
-
-/** From this many queries on, flash attention computes in tiles and is the faster way. */
-export const FLASH_QUERIES = 64
+import { concatAll, partPositions, rotate, softmax, ungroupHeads, weighStored, withHeadsOf } from './pieces.ts'
+import { lazily } from './projected.ts'
 
 export class ClusteredRead {
   readonly #step: Step
@@ -20,9 +19,7 @@ export class ClusteredRead {
     this.#step = step
     this.#part = part
     this.#own = own
-    const { positions } = step
-    const [, ...strides] = positions.nb
-    this.#positions = step.g.view(positions, [part.nTokens, 1, 1, 1], strides, part.first * positions.nb[0])
+    this.#positions = partPositions(step, part)
   }
 
   static nNodes({ nHeadKv }: ModelShape): number {
@@ -79,32 +76,16 @@ export class ClusteredRead {
   /** Queries and keys of the representatives only. */
   #representatives(layer: AttentionLayer, all: Projected, { heads }: HeadClusters): Projected {
     const { shape } = this.#step
-    const group = shape.nHead / shape.nHeadKv
-    const made: { [name: string]: Tensor } = {}
-    const once = (name: string, make: () => Tensor) => (made[name] ??= make())
-    const some: Projected = {
-      x: all.x,
-      get v() {
-        return all.v
-      },
-      get q() {
-        return once('q', q)
-      },
-      get k() {
-        return once('k', k)
-      },
-      rotated: {
-        get q() {
-          return once('rotated q', () => turned(some.q))
-        },
-        get k() {
-          return once('rotated k', () => turned(some.k))
-        },
-      },
-    }
-    const q = () => this.#headsOf(layer.q, { x: all.x, of: () => all.q, heads, perHead: group })
-    const k = () => this.#headsOf(layer.k, { x: all.x, of: () => all.k, heads, perHead: 1 })
-    const turned = (x: Tensor) => rotate(this.#step, layer, x, this.#positions)
+    const { x } = all
+    const rotated = (y: Tensor) => rotate(this.#step, layer, y, this.#positions)
+    const some = lazily({
+      x: () => x,
+      q: () => this.#headsOf(layer.q, { x, of: () => all.q, heads, perHead: shape.nHead / shape.nHeadKv }),
+      k: () => this.#headsOf(layer.k, { x, of: () => all.k, heads, perHead: 1 }),
+      v: () => all.v,
+      rotatedQ: () => rotated(some.q),
+      rotatedK: () => rotated(some.k),
+    })
     return some
   }
 

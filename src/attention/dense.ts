@@ -12,7 +12,7 @@ import { type Keep, keysDense, type Kept, type Read, type ReadResult, type Step 
 import { groupHeads, inPlace, scoresOf, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 /** From this many queries on, flash attention computes in tiles (64 queries each) and is the faster way. */
-const FLASH_QUERIES = 64
+export const FLASH_QUERIES = 64
 
 /** Every row stays, at its own position. */
 export const keepAll: Keep = {

@@ -24,8 +24,8 @@ import { KvasirError } from '../core/errors.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { lisaAdapter, type LisaAdapter, type LisaLayer, lisaRope } from './lisa-adapter.ts'
-import type { AttentionLayer, Projected, Share, ShareMethod, Step, StepPart } from './method.ts'
-import { queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
+import type { AttentionLayer, Projected, Share, ShareMethod, Step } from './method.ts'
+import { partPositions, queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
 
 const options = z.object({
   adapter: z.string().max(4096).optional().describe('the file that `kvasir train lisa` wrote for the model (no default)'),
@@ -76,7 +76,7 @@ export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Sha
     nNodes: () => 32,
 
     start(step, part, own) {
-      const positions = positionsOf(step, part)
+      const positions = partPositions(step, part)
       /** f32[nRead, n · g, G] of the layer before. */
       let scores: Tensor | null = null
       return (layer, projected) => {
@@ -99,12 +99,6 @@ export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Sha
 /** The step for scores that are scaled already. */
 function scaled(step: Step): Step {
   return { ...step, shape: { ...step.shape, headDim: 1 } }
-}
-
-/** i32[n] of the part's tokens. */
-function positionsOf({ g, positions }: Step, { first, nTokens }: StepPart): Tensor {
-  if (nTokens === positions.ne[0]) return positions
-  return g.view(positions, [nTokens, 1, 1, 1], [positions.nb[1], positions.nb[2], positions.nb[3]], first * positions.nb[0])
 }
 
 interface LowRank {

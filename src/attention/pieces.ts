@@ -39,6 +39,12 @@ export function concatAll(g: Step['g'], parts: readonly Tensor[], dim: 0 | 1 | 2
   return g.concat(concatAll(g, parts.slice(0, half), dim), concatAll(g, parts.slice(half), dim), dim)
 }
 
+/** Of one part: i32[n]. */
+export function partPositions({ g, positions }: Step, { first, nTokens }: StepPart): Tensor {
+  if (nTokens === positions.ne[0]) return positions
+  return g.view(positions, [nTokens, 1, 1, 1], [positions.nb[1], positions.nb[2], positions.nb[3]], first * positions.nb[0])
+}
+
 /** The parts' outputs f32[d · H, n] side by side: f32[d · H, nTokens]. */
 export function join({ g }: Step, parts: readonly Tensor[]): Tensor {
   return parts.reduce((all, part) => g.concat(all, part, 1))

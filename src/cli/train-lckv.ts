@@ -1,7 +1,8 @@
 /** `kvasir train lckv`: makes a model whose layers read the keys and values of one out of an ordinary model. */
 import { z } from 'zod'
+import { SHARING_DEFAULTS } from '../core/layer-types.ts'
 import { parseCount } from '../core/sizes.ts'
-import { LCKV_DEFAULTS, trainLckv as train } from '../train/lckv.ts'
+import { trainLckv as train } from '../train/lckv.ts'
 import { define } from './command.ts'
 import { onInterrupt } from './interrupt.ts'
 import { toNumber } from './options.ts'
@@ -26,13 +27,13 @@ export const trainLckv = define({
     },
     'forward-passes': {
       hint: 'M',
-      about: `passes over the condensed layers without gradients; left out, as the model has it, or ${LCKV_DEFAULTS.forwardPasses}`,
+      about: `passes over the condensed layers without gradients; left out, as the model has it, or ${SHARING_DEFAULTS.forwardPasses}`,
       convert: parseCount,
       schema: passes,
     },
     'backward-passes': {
       hint: 'B',
-      about: `passes with gradients, after those; left out, as the model has it, or ${LCKV_DEFAULTS.backwardPasses}`,
+      about: `passes with gradients, after those; left out, as the model has it, or ${SHARING_DEFAULTS.backwardPasses}`,
       convert: parseCount,
       schema: passes,
     },

@@ -14,6 +14,9 @@ export interface LayerSharing {
   readonly backwardPasses: number
 }
 
+/** What configs mean that do not say. */
+export const SHARING_DEFAULTS = { forceNodiag: false, forwardPasses: 7, backwardPasses: 2 } as const
+
 const MOST_LAYERS = 1024
 
 /** The entries for a model of `nLayer` layers, or why they cannot be, as a text. */

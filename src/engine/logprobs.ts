@@ -11,6 +11,17 @@ export function logSumExp(logits: Float32Array): number {
   return most + Math.log(sum)
 }
 
+/** KL(softmax(reference) ‖ softmax(ours)) in nats. */
+export function divergence(reference: Float32Array, ours: Float32Array): number {
+  const [p, q] = [logSumExp(reference), logSumExp(ours)]
+  let sum = 0
+  for (let i = 0; i < ours.length; i++) {
+    const logP = reference[i]! - p
+    sum += Math.exp(logP) * (logP - (ours[i]! - q))
+  }
+  return sum
+}
+
 /** Of `token` and of the `top` most likely. */
 export function logprobOf(logits: Float32Array, token: number, top: number): TokenLogprob {
   const total = logSumExp(logits)

@@ -1,5 +1,5 @@
 /** What a model's file says of layers that read each other's keys and values, in the words of LCKV's config. */
-import { parseLayerTypes } from '../core/layer-types.ts'
+import { parseLayerTypes, SHARING_DEFAULTS } from '../core/layer-types.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Fields } from './hyperparameters.ts'
 
@@ -19,8 +19,8 @@ export function sharingOf(f: Fields, prefix: string, nLayer: number): Pick<Model
     sharing: {
       reads,
       forceNodiag: f.flag(`${prefix}force_nodiag`),
-      forwardPasses: f.count(`${prefix}forward_passes`, MOST_PASSES, 7),
-      backwardPasses: f.count(`${prefix}backward_passes`, MOST_PASSES, 2),
+      forwardPasses: f.count(`${prefix}forward_passes`, MOST_PASSES, SHARING_DEFAULTS.forwardPasses),
+      backwardPasses: f.count(`${prefix}backward_passes`, MOST_PASSES, SHARING_DEFAULTS.backwardPasses),
     },
   }
 }

@@ -30,6 +30,18 @@ export function byHead(g: Graph, x: Tensor, { nTokens, nSequences }: Batch): Ten
   return g.reshape(g.cont(g.permute(split, 0, 2, 1, 3)), d, nTokens, heads * nSequences)
 }
 
+interface Heads {
+  /** f32[nEmbd, T · B] */
+  readonly x: Tensor
+  readonly batch: Batch
+  readonly headDim: number
+}
+
+/** Queries or keys of a layer by some weights, rotated: f32[d, T, heads · B]. */
+export function rotatedHeads(g: Graph, layer: AttentionLayer, weights: Linear, { x, batch, headDim }: Heads): Tensor {
+  return byHead(g, rotate(g, layer, { x: project(g, weights, { x, headDim }), batch }), batch)
+}
+
 /** Values, f32[d, G, T · B] → f32[T, d, G · B], to be weighed by probabilities over T. */
 export function valuesByHead(g: Graph, v: Tensor, { nTokens, nSequences }: Batch): Tensor {
   const [d, heads] = v.ne
@@ -56,8 +68,8 @@ export type AttendTraining = (layer: AttentionLayer, x: Tensor) => Tensor
 /** Every query sees its own key and those before it. */
 export function denseTraining(g: Graph, batch: Batch, headDim: number): AttendTraining {
   return (layer, x) => {
-    const q = byHead(g, rotate(g, layer, { x: project(g, layer.q, { x, headDim }), batch }), batch)
-    const k = byHead(g, rotate(g, layer, { x: project(g, layer.k, { x, headDim }), batch }), batch)
+    const q = rotatedHeads(g, layer, layer.q, { x, batch, headDim })
+    const k = rotatedHeads(g, layer, layer.k, { x, batch, headDim })
     const v = valuesByHead(g, project(g, layer.v, { x, headDim }), batch)
     return linear(g, layer.output, weigh(g, { v, p: probabilities(g, { q, k }, batch.mask) }, batch))
   }

@@ -1,7 +1,7 @@
 /** What clustering the heads of one layer costs: how far the model's predictions go from those of dense attention. */
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
-import { logSumExp } from '../engine/logprobs.ts'
+import { divergence } from '../engine/logprobs.ts'
 import type { Runner } from '../engine/runner.ts'
 import type { ErrorCurve } from './elbow.ts'
 
@@ -31,7 +31,7 @@ export async function layerLosses(runner: Runner, { windows, onProgress, signal 
         if (signal?.aborted) throw new KvasirError('aborted')
         const clusters = Array.from({ length: nLayer }, (_, other) => (other === il ? count : G)).join('/')
         const ours = await logitsOf(runner, { method: 'chai', clusters }, tokens)
-        losses[il]![i]! += divergence(dense, ours, runner.shape.nVocab) / windows.length
+        losses[il]![i]! += meanDivergence(dense, ours, runner.shape.nVocab) / windows.length
         onProgress?.(++done / (windows.length * nLayer * tried.length))
       }
     }
@@ -72,12 +72,8 @@ async function logitsOf(runner: Runner, setting: AttentionSetting, tokens: Int32
 }
 
 /** Mean over columns of KL(softmax a ‖ softmax b). */
-function divergence(a: Float32Array, b: Float32Array, nVocab: number): number {
+function meanDivergence(a: Float32Array, b: Float32Array, nVocab: number): number {
   let sum = 0
-  for (let at = 0; at < a.length; at += nVocab) {
-    const [x, y] = [a.subarray(at, at + nVocab), b.subarray(at, at + nVocab)]
-    const [logX, logY] = [logSumExp(x), logSumExp(y)]
-    for (let i = 0; i < nVocab; i++) sum += Math.exp(x[i]! - logX) * (x[i]! - logX - y[i]! + logY)
-  }
+  for (let at = 0; at < a.length; at += nVocab) sum += divergence(a.subarray(at, at + nVocab), b.subarray(at, at + nVocab))
   return sum / (a.length / nVocab)
 }

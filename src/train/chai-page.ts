@@ -1,5 +1,6 @@
 /** The curves of a calibration as a page that needs nothing else: error against number of clusters, for each layer. */
 import type { ChaiReport } from './chai.ts'
+import { escapeMarkup } from './curve.ts'
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [260, 180, 40, 40, 24, 28]
 
@@ -7,19 +8,19 @@ export function chaiPage(report: ChaiReport): string {
   const { model, clusters, ratio, samples, lossSamples, nTokens, rule } = report
   const saved = (100 * (1 - ratio)) / 2
   return `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>CHAI: ${escape(model)}</title>
+<html lang="en"><meta charset="utf-8"><title>CHAI: ${escapeMarkup(model)}</title>
 <style>
 body { font: 14px sans-serif; margin: 2em; color: #222; background: #fff }
 main { display: flex; flex-wrap: wrap; gap: 8px }
 </style>
-<h1>CHAI: clusters of heads in ${escape(model)}</h1>
+<h1>CHAI: clusters of heads in ${escapeMarkup(model)}</h1>
 <p>Against the number of clusters: <b style="color:#1f5fa8">what k-means leaves of the squared attention probabilities</b> (left
 scale), with its elbow <b style="color:#888">○</b>, over ${samples} windows of ${nTokens} tokens${
     lossSamples === 0
       ? ''
       : `; and <b style="color:#e08a1e">what that layer alone costs, clustered</b> (right scale: nats of KL to dense per token), over
 ${lossSamples} windows`
-  }. Chosen <b style="color:#c0392b">●</b> by the rule: ${escape(rule)}.</p>
+  }. Chosen <b style="color:#c0392b">●</b> by the rule: ${escapeMarkup(rule)}.</p>
 <p>Chosen: ${clusters.join(', ')} of ${report.nHeadKv} heads each; ${(100 * ratio).toFixed(1)}% of keys stay, the cache is
 ${saved.toFixed(1)}% smaller.</p>
 <main>
@@ -53,8 +54,4 @@ function layerSvg({ inertia, losses, clusters, elbows, nHeadKv: G }: ChaiReport,
     mark(chosen, 'r="4" fill="#c0392b"'),
     '</svg>',
   ].join('\n')
-}
-
-function escape(text: string): string {
-  return text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`)
 }

@@ -64,7 +64,7 @@ export function curveSvg(title: string, points: readonly Point[]): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>`,
-    `<text x="${LEFT}" y="20" font-size="14">${escape(title)}: loss (nats per token)</text>`,
+    `<text x="${LEFT}" y="20" font-size="14">${escapeMarkup(title)}: loss (nats per token)</text>`,
     ...rows.map((loss) => `<path d="M${LEFT} ${y(loss)}H${WIDTH - RIGHT}" stroke="#ddd"/>`),
     ...rows.map((loss) => `<text x="${LEFT - 6}" y="${y(loss)}" dy="4" text-anchor="end">${loss.toFixed(2)}</text>`),
     ...columns.map((step) => `<text x="${x(step)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${step}</text>`),
@@ -95,6 +95,6 @@ function smoothed(values: readonly (readonly [number, number])[]): [number, numb
   })
 }
 
-function escape(text: string): string {
+export function escapeMarkup(text: string): string {
   return text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`)
 }

@@ -8,7 +8,7 @@
  */
 import { groupsOf } from '../attention/lckv.ts'
 import { KvasirError } from '../core/errors.ts'
-import { type LayerSharing, parseLayerTypes, writeLayerTypes } from '../core/layer-types.ts'
+import { type LayerSharing, parseLayerTypes, SHARING_DEFAULTS, writeLayerTypes } from '../core/layer-types.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { llama } from '../models/llama.ts'
@@ -34,7 +34,7 @@ export interface LckvOptions {
   readonly teacher?: GgufSource | null
 }
 
-/** How layers shall share; what is left out is as the model has it, or else as {@link LCKV_DEFAULTS}. */
+/** How layers shall share; what is left out is as the model has it, or else as {@link SHARING_DEFAULTS}. */
 export interface SharingOptions {
   /** As `layer_types` of LCKV's configs, e.g. `0_20x20_21`. */
   readonly layers?: string | undefined
@@ -47,9 +47,6 @@ export interface LckvFiles extends TrainFiles, SharingOptions, Omit<LckvOptions,
   /** A GGUF; the base if it is left out. */
   readonly teacher?: string | undefined
 }
-
-/** The paper's. */
-export const LCKV_DEFAULTS = { forceNodiag: false, forwardPasses: 7, backwardPasses: 2 } as const
 
 /** Before the names of the teacher's weights among the parameters. */
 const TEACHER = 'teacher/'
@@ -69,7 +66,7 @@ export function sharingFor(base: GgufSource, { layers, ...options }: SharingOpti
   if (typeof reads === 'string') return fail(reads)
   if (reads.every((target, il) => target === il)) fail('each reads itself: there is nothing to share')
   if (groupsOf(reads).length > 1) fail('there is more than one group of condensed layers, and training knows one')
-  return { ...LCKV_DEFAULTS, ...given, reads }
+  return { ...SHARING_DEFAULTS, ...given, reads }
 }
 
 /** The paper's sandwich of w = 2. */

@@ -19,7 +19,7 @@ import { convertRows } from '../weights/convert.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { GgufWriter } from '../weights/gguf-writer.ts'
-import { byHead, project, rotate, valuesByHead, weigh } from './attention.ts'
+import { project, rotatedHeads, valuesByHead, weigh } from './attention.ts'
 import type { Batch } from './batch.ts'
 import { type LisaChoice, type LisaPlan, lisaPlan, lisaStart } from './lisa-start.ts'
 import { embed, frozenLlama, logitsOf, NODES_PER_LAYER, runLayer, type TrainableLlama } from './llama.ts'
@@ -142,11 +142,10 @@ interface Attended {
 type AttendAll = (layer: AttentionLayer, x: Tensor, before: Tensor | null) => Attended
 
 /** The layers as they are. */
-function ordinary(g: Graph, { hp }: Lisa, batch: Batch): AttendAll {
+function ordinary(g: Graph, { hp }: Pick<Lisa, 'hp'>, batch: Batch): AttendAll {
   const { headDim } = hp.shape
   return (layer, x) => {
-    const heads = (weights: typeof layer.q) =>
-      byHead(g, rotate(g, layer, { x: project(g, weights, { x, headDim }), batch }), batch)
+    const heads = (weights: typeof layer.q) => rotatedHeads(g, layer, weights, { x, batch, headDim })
     const scores = g.scale(g.mulMat(heads(layer.k), heads(layer.q)), 1 / Math.sqrt(headDim))
     return { x, scores, ...outputs(g, layer, { x, scores, batch, headDim }) }
   }
@@ -157,13 +156,12 @@ function replaced(g: Graph, { hp, plan, parameters }: Lisa, batch: Batch): Atten
   const { headDim, nHead } = hp.shape
   const { nTokens: T, nSequences: B } = batch
   const { rank, hidden } = plan
-  const own = ordinary(g, { hp, plan, parameters } as Lisa, batch)
+  const own = ordinary(g, { hp }, batch)
   return (layer, x, before) => {
     if (!plan.layers.includes(layer.il)) return own(layer, x, before)
     const of = (tensor: LisaTensor) => parameters.get(lisaName(layer.il, tensor))!.tensor
     const low = { ...layer, rope: lisaRope(layer.rope, rank), ropeFactors: of('period') }
-    const heads = (weight: Tensor) =>
-      byHead(g, rotate(g, low, { x: project(g, { weight, bias: null }, { x, headDim: rank }), batch }), batch)
+    const heads = (weight: Tensor) => rotatedHeads(g, low, { weight, bias: null }, { x, batch, headDim: rank })
     const correction = g.scale(g.mulMat(heads(of('k')), heads(of('q'))), 1 / Math.sqrt(rank))
     const split = g.reshape(before!, T, T, nHead, B)
     const s = g.reshape(g.cont(g.permute(split, 1, 2, 0, 3)), nHead, T * T * B)

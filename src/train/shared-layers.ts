@@ -16,7 +16,7 @@ import { F32 } from '../ggml/types.ts'
 import type { LlamaWeights } from '../models/llama.ts'
 import { throughLayers } from '../models/stack.ts'
 import { linear } from '../nn/linear.ts'
-import { type AttendTraining, byHead, probabilities, project, rotate, valuesByHead, weigh } from './attention.ts'
+import { type AttendTraining, probabilities, project, rotatedHeads, valuesByHead, weigh } from './attention.ts'
 import type { Batch } from './batch.ts'
 import { embed, forwardLlama, logitsOf, runLayer, type TrainableLlama } from './llama.ts'
 
@@ -64,8 +64,7 @@ function sharedAttention(g: Graph, { batch, headDim, nHeadKv, sharing }: SharedO
   return (layer, x) => {
     const { il } = layer
     const target = reads[il]!
-    const rows = (weights: typeof layer.q) =>
-      byHead(g, rotate(g, layer, { x: project(g, weights, { x, headDim }), batch }), batch)
+    const rows = (weights: typeof layer.q) => rotatedHeads(g, layer, weights, { x, batch, headDim })
     if (target === il) made.set(il, { k: rows(layer.k), v: valuesByHead(g, project(g, layer.v, { x, headDim }), batch) })
     const { k, v } = made.get(target) ?? nothing
     const isStrict = target > il || forceNodiag

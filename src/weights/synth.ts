@@ -3,7 +3,7 @@
  * They say nothing sensible. llama.cpp loads them too.
  */
 import { KvasirError } from '../core/errors.ts'
-import { parseLayerTypes } from '../core/layer-types.ts'
+import { parseLayerTypes, SHARING_DEFAULTS } from '../core/layer-types.ts'
 import { F32, Q8_0, typeId, typeInfo } from '../ggml/types.ts'
 import { openGguf } from './gguf.ts'
 import { sharingValues } from './gguf-sharing.ts'
@@ -106,7 +106,7 @@ function shapeOf({ like, type, layers, vocab, ctx, layerTypes, seed = 0 }: Synth
   if (typeof reads === 'string') usage(`layer types: ${reads}`)
   return {
     ...shape,
-    ...(reads && { sharing: { reads: reads as readonly number[], forceNodiag: false, forwardPasses: 7, backwardPasses: 2 } }),
+    ...(reads && { sharing: { ...SHARING_DEFAULTS, reads: reads as readonly number[] } }),
     nLayer,
     nVocab: count('vocab', vocab ?? shape.nVocab, 1 << 20),
     nCtxTrain: count('ctx', ctx ?? shape.nCtxTrain, 2 ** 31 - 1),

@@ -1,5 +1,5 @@
 /** Two models' thoughts on the same next token. */
-import { logSumExp } from '../../src/engine/logprobs.ts'
+import { divergence as klDivergence, logSumExp } from '../../src/engine/logprobs.ts'
 import { argmax } from './reference.ts'
 
 export interface Divergence {
@@ -12,11 +12,9 @@ export interface Divergence {
 
 /** Of logits f32[nVocab] each. */
 export function divergence(reference: Float32Array, ours: Float32Array, next: number): Divergence {
-  const [p, q] = [logSumExp(reference), logSumExp(ours)]
-  let kl = 0
-  for (let i = 0; i < ours.length; i++) {
-    const logP = reference[i]! - p
-    kl += Math.exp(logP) * (logP - (ours[i]! - q))
+  return {
+    logProbability: ours[next]! - logSumExp(ours),
+    kl: klDivergence(reference, ours),
+    isSameTop: argmax(ours) === argmax(reference),
   }
-  return { logProbability: ours[next]! - q, kl, isSameTop: argmax(ours) === argmax(reference) }
 }
