@@ -1,11 +1,11 @@
 /** What there is to choose from, as data: `kvasir methods`, docs/methods.md, `/props` and the form of the web page are made of it. */
-import type { ModelShape } from '../core/shape.ts'
-import { METHODS } from './index.ts'
-import { type AnyMethod, AXES, type Axis } from './method.ts'
+import { layerShapes, type ModelShape } from '../core/shape.ts'
+import { METHODS } from './registry.ts'
+import { type AnyMethod, AXES, type AxisName } from './method.ts'
 import { defaultsOf, type MethodSchema, schemaOf } from './options.ts'
 
 /** The question that a method of an axis answers. */
-export const AXIS_QUESTIONS: Readonly<Record<Axis, string>> = {
+export const AXIS_QUESTIONS: Readonly<Record<AxisName, string>> = {
   share: 'whose queries, keys and values a head or layer uses',
   keep: 'which rows stay in the cache',
   read: 'which of the kept rows a query reads',
@@ -18,7 +18,7 @@ export const COST_LETTERS =
 /** A method; the names of the fields are those of `/props`. */
 export interface MethodInfo {
   readonly name: string
-  readonly axis: Axis
+  readonly axis: AxisName
   readonly summary: string
   readonly source: string
   readonly cost: string
@@ -84,10 +84,11 @@ function otherRows(share: AnyMethod, keep: AnyMethod): string | undefined {
 }
 
 /** A shape to ask a method by what it is like on any. */
-const ANY_SHAPE: ModelShape = { arch: '', nLayer: 1, nEmbd: 8, nHead: 1, nHeadKv: 1, headDim: 8, nFf: 8, nVocab: 1, nCtxTrain: 1 }
+const ANY = { arch: '', nLayer: 1, nEmbd: 8, nHead: 1, nHeadKv: 1, headDim: 8, nFf: 8, nVocab: 1, nCtxTrain: 1 }
+const ANY_SHAPE: ModelShape = { ...ANY, layers: layerShapes(ANY) }
 
 function untold(share: AnyMethod, keep: AnyMethod): string | undefined {
-  if (share.axis !== 'share' || !share.tellsNoProbabilities || keep.axis !== 'keep') return undefined
-  if (!keep.bind(defaultsOf(keep), ANY_SHAPE).needsProbabilities) return undefined
+  if (share.axis !== 'share' || !share.tellsNoProbs || keep.axis !== 'keep') return undefined
+  if (!keep.bind(defaultsOf(keep), ANY_SHAPE).wantsProbs) return undefined
   return `${keep.name} goes by the attention of every head, and ${share.name} has that of some`
 }

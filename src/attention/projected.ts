@@ -1,7 +1,8 @@
-/** Queries, keys and values of a step and of its parts, each recorded when it is first asked for: not all methods want all of them. */
+/** Queries, keys and values of a step and of its chunks, each recorded when it is first asked for: not all methods want all of them. */
+import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
-import type { AttentionLayer, Projected, Step, StepPart } from './method.ts'
-import { project, rotate, slice } from './pieces.ts'
+import type { Chunk } from './chunk.ts'
+import type { AttentionLayer, Projected } from './method.ts'
 
 /** How each of them is recorded. */
 type Makers = Readonly<Record<'x' | 'q' | 'k' | 'v' | 'rotatedQ' | 'rotatedK', () => Tensor>>
@@ -34,29 +35,27 @@ export function lazily(make: Makers): Projected {
   }
 }
 
-/** Of a whole step, from the normed residual f32[nEmbd, nTokens]. */
-export function projections(step: Step, layer: AttentionLayer, x: Tensor): Projected {
+/** From the normed residual f32[nEmbd, n] of tokens at `positions` i32[n]. */
+export function projections(g: Graph, layer: AttentionLayer, { x, positions }: { x: Tensor; positions: Tensor }): Projected {
   const all = lazily({
     x: () => x,
-    q: () => project(step, layer.q, x),
-    k: () => project(step, layer.k, x),
-    v: () => project(step, layer.v, x),
-    rotatedQ: () => rotate(step, layer, all.q, step.positions),
-    rotatedK: () => rotate(step, layer, all.k, step.positions),
+    q: () => layer.project(g, x, 'q'),
+    k: () => layer.project(g, x, 'k'),
+    v: () => layer.project(g, x, 'v'),
+    rotatedQ: () => layer.rotate(g, all.q, positions),
+    rotatedK: () => layer.rotate(g, all.k, positions),
   })
   return all
 }
 
-/** Of one part, out of those of the step. */
-export function columnsOf(step: Step, part: StepPart, all: Projected): Projected {
-  const { g, shape, nTokens } = step
-  const of = (y: Tensor) => slice(step, part, y)
+/** Of one chunk, out of those of the step. */
+export function columnsOf(chunk: Chunk, all: Projected): Projected {
   return lazily({
-    x: () => g.reshape(of(g.reshape(all.x, shape.nEmbd, 1, nTokens)), shape.nEmbd, part.nTokens),
-    q: () => of(all.q),
-    k: () => of(all.k),
-    v: () => of(all.v),
-    rotatedQ: () => of(all.rotated.q),
-    rotatedK: () => of(all.rotated.k),
+    x: () => chunk.columns(all.x, 1),
+    q: () => chunk.columns(all.q, 2),
+    k: () => chunk.columns(all.k, 2),
+    v: () => chunk.columns(all.v, 2),
+    rotatedQ: () => chunk.columns(all.rotated.q, 2),
+    rotatedK: () => chunk.columns(all.rotated.k, 2),
   })
 }

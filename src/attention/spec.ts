@@ -10,7 +10,7 @@ import type { AttentionSetting, MethodSetting } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { Attention } from './attention.ts'
 import { conflictOf } from './catalogue.ts'
-import { METHODS } from './index.ts'
+import { METHODS } from './registry.ts'
 import { type AnyMethod, AXES, type Keep, type Read, type Share } from './method.ts'
 import { allowedText, defaultsOf, schemaOf } from './options.ts'
 
@@ -27,7 +27,7 @@ interface Chosen {
 
 /** Errors: `attention_invalid`, saying which name, option, pair or model it is about. */
 export function attentionFor(setting: AttentionSetting, shape: ModelShape, methods: readonly AnyMethod[] = METHODS): Attention {
-  const chosen = withOwn(chosenOf(setting, methods), shape, methods)
+  const chosen = chosenOf(setting, methods)
   const axes: { share?: Share; keep?: Keep; read?: Read } = {}
   for (const { method, options } of chosen) {
     const reason = method.refuses?.(shape, options)
@@ -36,15 +36,7 @@ export function attentionFor(setting: AttentionSetting, shape: ModelShape, metho
     else if (method.axis === 'keep') axes.keep = method.bind(options, shape)
     else axes.read = method.bind(options, shape)
   }
-  return new Attention(write(chosen), axes)
-}
-
-/** The chosen methods, and one that the model cannot run without, if it is not among them. */
-function withOwn(chosen: readonly Chosen[], shape: ModelShape, methods: readonly AnyMethod[]): readonly Chosen[] {
-  const own = methods.find((method) => method.axis === 'share' && method.isOfModel?.(shape))
-  if (own === undefined || chosen.some(({ method }) => method === own)) return chosen
-  for (const { method } of chosen) checkPair(own, method)
-  return [{ method: own, options: defaultsOf(own) }, ...chosen]
+  return new Attention(write(chosen), shape, axes)
 }
 
 /** The setting in its shortest spelling; throws as {@link attentionFor} does for what no model could serve. */

@@ -47,6 +47,12 @@ export const ERRORS = {
     message: "'{path}' cannot be read as a model: {reason}",
     remedy: 'The file is damaged or of another kind; download it again and compare its checksum.',
   },
+  cache_invalid: {
+    status: 400,
+    type: 'invalid_request_error',
+    message: 'the saved cache cannot be used: {reason}',
+    remedy: 'Drop it; the prompt will be read again.',
+  },
   model_unsupported: {
     status: 400,
     type: 'invalid_request_error',

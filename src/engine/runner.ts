@@ -1,26 +1,21 @@
-/**
- * One forward pass: some tokens of some sequences in, logits out.
- *
- * The linear layers see all tokens side by side, attention works sequence by sequence. A graph is recorded once per shape
- * of a step and computed again while the shape repeats, which in decoding it does for a whole tile of tokens.
- */
-import { type Attention, type CacheTypes, cyclesOf, DENSE_ATTENTION, startStep } from '../attention/attention.ts'
+/** One forward pass: some tokens of some sequences in, logits out. */
+import { Attention, type CacheTypes } from '../attention/attention.ts'
 import { attentionFor } from '../attention/spec.ts'
-import { keysDense, type Step, type StepPart } from '../attention/method.ts'
+import type { StepPart } from '../attention/step.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
 import type { BaseModel, ModelShape } from '../core/shape.ts'
 import { Backend } from '../ggml/backend.ts'
-import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
-import { SequenceCache } from '../kv/cache.ts'
-import { bytesPerToken, residentTotal } from '../kv/layout.ts'
-import { architectureOf } from '../models/index.ts'
+import { KvCache } from '../kv/cache.ts'
+import { architectureOf } from '../models/registry.ts'
 import type { Model } from '../models/model.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { Uploader, type Weights } from '../weights/upload.ts'
+import { Planner, type Recipe } from './plan.ts'
+import { RunSequence } from './run-sequence.ts'
 
 /** What one sequence wants of a step. */
 export interface RunPart {
@@ -32,11 +27,8 @@ export interface RunPart {
   readonly endsPrompt?: boolean
 }
 
-/** A cache, and the attention that fills and reads it. */
-export interface RunSequence extends Disposable {
-  readonly cache: SequenceCache
-  readonly attention: Attention
-}
+/** What a step gave one sequence: nVocab floats for each token in question, valid until the next step; or why it failed. */
+export type RunResult = { readonly logits: Float32Array | null } | { readonly error: unknown }
 
 export interface RunnerOptions {
   readonly nThreads: number
@@ -45,25 +37,13 @@ export interface RunnerOptions {
   readonly repack: boolean
   readonly onProgress?: ((fraction: number) => void) | undefined
   readonly signal?: AbortSignal | undefined
+  /** Files that settings may name; null (default) if they may name any path. */
+  readonly resources?: BaseModel['resources']
 }
 
-/** A recorded graph with what is changed in it between computations. */
-interface Plan extends Disposable {
-  readonly key: string
-  readonly graph: Graph
-  readonly logits: Tensor | null
-  /** Read by the inputs when they are filled. */
-  parts: readonly RunPart[]
-  /** What the last computation took. */
-  seconds: number
-}
+/** A part as it is planned. */
+interface Planned extends StepPart, RunPart {}
 
-/** A step that takes less than this does not hold up a server that anybody would notice. */
-const SHORT_SECONDS = 0.05
-
-/** Tensors of a layer and of one sequence's attention in it, generously. */
-const NODES_PER_LAYER = 64
-const NODES_PER_PART = 48
 /** Settings that are remembered; requests may bring any number of them. */
 const MOST_ATTENTIONS = 64
 
@@ -73,12 +53,9 @@ export class Runner implements Disposable {
   readonly #model: Model
   readonly #weights: Weights
   readonly #backend: Backend
-  /** Prompts need far more of it than decoding, and nothing in it outlives a step: so it is given back in between. */
-  #scratch: Scratch
-  #isDecoding = false
+  readonly #planner: Planner<Planned>
   readonly #types: CacheTypes
   readonly #attentions = new Map<string, Attention>()
-  #plan: Plan | null = null
   #logits = new Float32Array(0)
 
   private constructor(model: Model, shape: ModelShape, parts: { weights: Weights; backend: Backend; types: CacheTypes }) {
@@ -87,7 +64,7 @@ export class Runner implements Disposable {
     this.#weights = parts.weights
     this.#backend = parts.backend
     this.#types = parts.types
-    this.#scratch = new Scratch(parts.backend.bufferType)
+    this.#planner = new Planner(parts.backend)
   }
 
   static async load(source: WeightSource, options: RunnerOptions): Promise<Runner> {
@@ -98,7 +75,7 @@ export class Runner implements Disposable {
       const uploader = new Uploader(source, backend, options)
       const model = architecture.build(hp, source, uploader)
       const weights = await uploader.place(options.onProgress, options.signal)
-      const shape = { ...hp.shape, base: baseModel(source) }
+      const shape = { ...hp.shape, base: baseModel(source, options.resources ?? null) }
       return new Runner(model, shape, { weights, backend, types: options.cacheTypes })
     } catch (error) {
       backend[Symbol.dispose]()
@@ -120,191 +97,167 @@ export class Runner implements Disposable {
 
   /** Scratch memory held now. */
   get scratchBytes(): number {
-    return this.#scratch.bytes
+    return this.#planner.scratchBytes
   }
 
   /** Bytes that a token adds to a cache of `setting`, before anything is dropped. */
   cacheBytesPerToken(setting: AttentionSetting = 'dense'): number {
-    return bytesPerToken(this.attention(setting).layout(this.shape, this.#types))
+    return this.attention(setting).bytesPerToken(this.#types)
   }
 
   /** Resident bytes of a dense cache with `nTokens`. */
   denseBytes(nTokens: number): number {
-    return residentTotal(DENSE_ATTENTION.layout(this.shape, this.#types), nTokens)
+    return this.attention('dense').bytesOf(this.#types, nTokens)
   }
 
-  /** The attention of a setting for this model. Errors: `attention_invalid`. */
+  /** A setting, bound to this model. Errors: `attention_invalid`. */
   attention(setting: AttentionSetting): Attention {
-    const made = attentionFor(setting, this.shape)
-    const known = this.#attentions.get(made.spec)
+    const key = JSON.stringify(setting)
+    const known = this.#attentions.get(key)
     if (known) return known
+    const made = attentionFor(setting, this.shape)
     if (this.#attentions.size === MOST_ATTENTIONS) this.#attentions.clear()
-    this.#attentions.set(made.spec, made)
+    this.#attentions.set(key, made)
     return made
   }
 
   /** An empty sequence for up to `nCtx` tokens; dispose it to give its memory back. */
-  newSequence(nCtx: number, setting: AttentionSetting = 'dense'): RunSequence {
-    const attention = this.attention(setting)
-    const cache = new SequenceCache(attention.layout(this.shape, this.#types), attention.nRows(nCtx))
-    return { cache, attention, [Symbol.dispose]: () => cache[Symbol.dispose]() }
+  newSequence(nCtx: number, setting: AttentionSetting | Attention = 'dense'): RunSequence {
+    const attention = setting instanceof Attention ? setting : this.attention(setting)
+    return new RunSequence(attention, new KvCache(attention.layout(this.#types), attention.capacity(nCtx)))
+  }
+
+  /** Like {@link step}, but rejects if any part fails. */
+  async run(parts: readonly RunPart[]): Promise<readonly (Float32Array | null)[]> {
+    const results = await this.step(parts)
+    return results.map((result) => {
+      if ('error' in result) throw result.error
+      return result.logits
+    })
   }
 
   /**
-   * Computes the parts' tokens, stores their keys and values, and gives per part the wanted logits: nVocab floats for each
-   * token in question, valid until the next run. If it rejects, no cache has changed. One at a time.
+   * Computes the parts' tokens and stores their keys and values. A part that fails has changed nothing, neither its own sequence
+   * nor others. Rejects with `aborted` if it is interrupted, and then no sequence has changed. One at a time.
    */
-  async run(parts: readonly RunPart[]): Promise<readonly (Float32Array | null)[]> {
+  async step(parts: readonly RunPart[]): Promise<readonly RunResult[]> {
+    if (parts.length === 0) throw new Error('a step needs a part')
     const start = performance.now()
-    this.#check(parts)
-    const plan = this.#planFor(parts)
-    plan.graph.fillInputs()
-    plan.seconds = await this.#backend.compute(plan.graph, plan.seconds < SHORT_SECONDS)
-    const results = this.#read(plan, parts)
-    for (const { sequence, tokens, endsPrompt = true } of parts) {
-      const { cache, attention } = sequence
-      cache.keysDense += keysDense(cache.nTokens, tokens.length) * this.shape.nLayer * this.shape.nHeadKv
-      cache.keysRead += attention.keysRead(cache, tokens.length)
-      cache.append(tokens.length)
-      attention.settle(cache, endsPrompt)
-      this.stats.tokens += tokens.length
-    }
+    const results = parts.map((part): RunResult | null => this.#refused(part))
+    const sound = parts.filter((_, i) => results[i] === null)
+    const computed = sound.length > 0 ? await this.#compute(sound) : []
     this.stats.steps++
     this.stats.stepSeconds += (performance.now() - start) / 1000
-    return results
+    return results.map((refused) => refused ?? computed.shift()!)
   }
 
-  /** Gives the scratch memory back, until the next run. */
+  /** Gives the scratch memory back, until the next step. */
   trim(): void {
-    this.#plan?.[Symbol.dispose]()
-    this.#plan = null
-    this.#scratch[Symbol.dispose]()
-    this.#scratch = new Scratch(this.#backend.bufferType)
+    this.#planner.trim()
   }
 
-  /** Ends the running computation at once; its {@link run} rejects with `aborted`. */
+  /** Ends the running computation at once; its {@link step} rejects with `aborted`. */
   interrupt(): void {
     this.#backend.interrupt()
   }
 
-  #check(parts: readonly RunPart[]): void {
-    if (parts.length === 0) throw new Error('a step needs a part')
-    for (const { sequence, tokens } of parts) {
-      if (tokens.length === 0) throw new Error('a part needs a token')
-      const { cache, attention } = sequence
-      if (tokens.length > attention.mostTokens(cache)) throw new Error(`${attention.spec} takes fewer tokens at once`)
-      const nRows = cache.rows.nRows + tokens.length
-      if (nRows > cache.capacity)
-        throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity })
-      for (let i = 0; i < tokens.length; i++) {
-        const token = tokens[i]!
-        if (Number.isInteger(token) && token >= 0 && token < this.shape.nVocab) continue
-        throw new KvasirError('invalid_request', { reason: `token ${token} is not in the vocabulary of ${this.shape.nVocab}` })
-      }
-    }
+  /** Why a part cannot be computed, or null. */
+  #refused({ sequence: { cache, attention }, tokens }: RunPart): { readonly error: unknown } | null {
+    if (tokens.length === 0) throw new Error('a part needs a token')
+    if (tokens.length > attention.maxChunk(cache)) throw new Error(`${attention.spec} takes fewer tokens at once`)
+    const nRows = cache.rows.nRows + tokens.length
+    if (nRows > cache.capacity)
+      return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity }) }
+    const { nVocab } = this.shape
+    const strange = Array.prototype.find.call(tokens, (token) => !(Number.isInteger(token) && token >= 0 && token < nVocab))
+    if (strange === undefined) return null
+    return { error: new KvasirError('invalid_request', { reason: `token ${strange} is not in the vocabulary of ${nVocab}` }) }
   }
 
-  #planFor(parts: readonly RunPart[]): Plan {
-    const key = parts
-      .map(({ sequence: { cache, attention }, tokens, logits }) => `${attention.graphKey(cache, tokens.length)}:${logits}`)
-      .join(' ')
-    if (this.#plan?.key !== key) {
-      const isDecoding = parts.every(({ tokens }) => tokens.length === 1)
-      if (isDecoding && !this.#isDecoding) this.trim()
-      this.#isDecoding = isDecoding
-      this.#plan?.[Symbol.dispose]()
-      this.#plan = null
-      this.#plan = this.#record(key, parts)
-    }
-    this.#plan.parts = parts
-    return this.#plan
-  }
-
-  #record(key: string, parts: readonly RunPart[]): Plan {
-    const ofPart = ({ sequence: { attention }, tokens }: RunPart) => NODES_PER_PART + attention.nNodes(tokens.length)
-    const cycles = cyclesOf(parts.map(({ sequence: { attention }, tokens }) => ({ attention, nTokens: tokens.length })))
-    const nAgain = cycles.reduce((n, { first, last, passes }) => n + (passes - 1) * (last + 1 - first), 0)
-    const nNodes = (this.shape.nLayer + nAgain) * (NODES_PER_LAYER + parts.reduce((sum, part) => sum + ofPart(part), 0)) + 64
-    const graph = new Graph(nNodes)
+  /** If parts cannot be computed together (memory), each is by itself, so that only those fail that must. */
+  async #compute(parts: readonly RunPart[]): Promise<RunResult[]> {
     try {
-      const plan: Plan = { key, graph, logits: null, parts, seconds: Infinity, [Symbol.dispose]: () => graph[Symbol.dispose]() }
-      const nTokens = parts.reduce((sum, { tokens }) => sum + tokens.length, 0)
-      const tokens = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, token) => (data[at] = token)))
-      const positions = graph.input(I32, [nTokens], (data) => eachToken(plan.parts, (at, _, position) => (data[at] = position)))
-      const nOut = outputsOf(parts).length
-      const outputs = nOut > 0 ? graph.input(I32, [nOut], (data) => data.set(outputsOf(plan.parts))) : null
-      const step: Step = { g: graph, shape: this.shape, nTokens, positions, parts: stepParts(parts), cycles }
-      const logits = this.#model.forward(
-        step,
-        { tokens, outputs },
-        startStep(
-          step,
-          parts.map(({ sequence }) => sequence.attention),
-        ),
-      )
-      if (logits) graph.output(logits)
-      graph.plan(this.#scratch)
-      return Object.assign(plan, { logits })
+      return await this.#computeTogether(parts)
     } catch (error) {
-      graph[Symbol.dispose]()
-      throw error
+      if (error instanceof KvasirError && error.code === 'aborted') throw error
+      if (parts.length === 1) return [{ error }]
+      const results: RunResult[] = []
+      for (const part of parts) {
+        const [result] = await this.#compute([part])
+        results.push('logits' in result! ? { logits: result.logits?.slice() ?? null } : result!)
+      }
+      return results
     }
   }
 
-  #read({ graph, logits }: Plan, parts: readonly RunPart[]): (Float32Array | null)[] {
-    if (logits === null) return parts.map(() => null)
-    const size = logits.ne[0] * logits.ne[1]
-    if (this.#logits.length < size) this.#logits = new Float32Array(size)
-    graph.read(logits, this.#logits)
+  async #computeTogether(parts: readonly RunPart[]): Promise<RunResult[]> {
+    const planned = parts.map((part): Planned => {
+      const { cache, attention } = part.sequence
+      return { ...part, cache, attention, nTokens: part.tokens.length }
+    })
+    const { graph, output, facts } = this.#planner.plan(planned, this.#recipe(parts))
+    await this.#planner.compute()
+    const logits = output ? this.#read(output, graph.read.bind(graph)) : null
     let at = 0
-    return parts.map((part) => {
-      const n = nOutputs(part) * logits.ne[0]
+    return parts.map((part, i) => {
+      const n = nOutputs(part) * this.shape.nVocab
       at += n
-      return n > 0 ? this.#logits.subarray(at - n, at) : null
+      const ours = n > 0 ? logits!.subarray(at - n, at) : null
+      if (ours && !ours.every(Number.isFinite)) return { error: notNumbers() }
+      part.sequence.advance(facts[i]!, part.endsPrompt ?? true)
+      this.stats.tokens += part.tokens.length
+      return { logits: ours }
     })
   }
 
+  /** The model over the tokens of all parts. */
+  #recipe(parts: readonly RunPart[]): Recipe<Planned> {
+    return {
+      key: parts.map(({ logits }) => logits).join(),
+      record: (step, now) => {
+        const { g } = step
+        const tokens = g.input(I32, [step.nTokens], (data) => {
+          let at = 0
+          for (const part of now()) for (let i = 0; i < part.nTokens; i++) data[at++] = part.tokens[i]!
+        })
+        const nOut = outputsOf(parts).length
+        const outputs = nOut > 0 ? g.input(I32, [nOut], (data) => data.set(outputsOf(now()))) : null
+        return this.#model.forward(step, { tokens, outputs })
+      },
+    }
+  }
+
+  #read(output: Tensor, read: (t: Tensor, into: Float32Array) => Float32Array): Float32Array {
+    const size = output.ne[0] * output.ne[1]
+    if (this.#logits.length < size) this.#logits = new Float32Array(size)
+    return read(output, this.#logits)
+  }
+
   [Symbol.dispose](): void {
-    this.#plan?.[Symbol.dispose]()
-    this.#plan = null
-    this.#scratch[Symbol.dispose]()
+    this.#planner[Symbol.dispose]()
     this.#weights[Symbol.dispose]()
     this.#backend[Symbol.dispose]()
   }
 }
 
 /** Read when it is first asked for: most settings do not. */
-function baseModel(source: WeightSource): BaseModel {
+function baseModel(source: WeightSource, resources: BaseModel['resources']): BaseModel {
   let known: string | undefined
   return {
     path: source.path,
+    resources,
     get fingerprint() {
       return (known ??= fingerprint(source))
     },
   }
 }
 
+function notNumbers(): KvasirError {
+  return new KvasirError('compute_failed', { reason: 'the model computed no numbers (NaN or infinite logits)' })
+}
+
 function nOutputs({ logits, tokens }: RunPart): number {
   return logits === 'none' ? 0 : logits === 'last' ? 1 : tokens.length
-}
-
-/** The parts' columns in the step. */
-function stepParts(parts: readonly RunPart[]): StepPart[] {
-  let first = 0
-  return parts.map((part) => {
-    const { cache, attention } = part.sequence
-    const nTokens = part.tokens.length
-    first += nTokens
-    return { cache, first: first - nTokens, nTokens, nRead: attention.nRead(cache, nTokens) }
-  })
-}
-
-function eachToken(parts: readonly RunPart[], visit: (at: number, token: number, position: number) => void): void {
-  let at = 0
-  for (const { sequence, tokens } of parts) {
-    const { cache } = sequence
-    for (let i = 0; i < tokens.length; i++) visit(at++, tokens[i]!, cache.nTokens + i)
-  }
 }
 
 /** Columns whose logits are wanted. */

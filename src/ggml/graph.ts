@@ -11,8 +11,8 @@ import { nBytes, type Shape, shapeOf, type Tensor } from './tensor.ts'
 import { F16, F32, I32 } from './types.ts'
 
 const ARRAYS = { [F32]: Float32Array, [F16]: Uint16Array, [I32]: Int32Array } as const
-type InputType = keyof typeof ARRAYS
-type InputArray<T extends InputType> = InstanceType<(typeof ARRAYS)[T]>
+export type InputType = keyof typeof ARRAYS
+export type InputArray<T extends InputType> = InstanceType<(typeof ARRAYS)[T]>
 
 interface Input {
   readonly tensor: Tensor
@@ -40,19 +40,60 @@ export class Scratch implements Disposable {
   }
 }
 
+/** Thrown by a graph that has no room for one tensor more. */
+export class GraphFull extends Error {}
+
 export class Graph extends Ops implements Disposable {
   readonly ptr: Pointer
   readonly #inputs: Input[] = []
+  readonly #known = new Map<string, Tensor>()
+  /** Tensors it has room for, and those that were made. */
+  readonly #room: number
+  #made = 0
 
-  /** `withGradients` makes room for a backward pass; its nodes count too. */
-  constructor(maxNodes: number, withGradients = false) {
+  /**
+   * Records a graph with `build`; whenever it is full, again with twice the room. So nothing that a request asks for can make a
+   * graph larger than it may be, at which ggml ends the process. `room` is where to begin.
+   */
+  static record<T>(room: number, build: (g: Graph) => T): { readonly graph: Graph; readonly result: T } {
+    for (let size = room; ; size *= 2) {
+      const graph = new Graph(size)
+      try {
+        return { graph, result: build(graph) }
+      } catch (error) {
+        graph[Symbol.dispose]()
+        if (!(error instanceof GraphFull)) throw error
+      }
+    }
+  }
+
+  /** Of up to `room` tensors. `withGradients` makes room for a backward pass, which must fit too. */
+  constructor(room: number, withGradients = false) {
     const api = ggml()
-    // Leaves and views are tensors too, so there may be more of them than of nodes.
-    const bytes = 2 * maxNodes * api.ggml_tensor_overhead() + api.ggml_graph_overhead_custom(maxNodes, withGradients)
+    // Leaves (weights, stores) are in the graph besides what is recorded: an operation has at most one of them beside an input.
+    const bytes = 2 * room * api.ggml_tensor_overhead() + api.ggml_graph_overhead_custom(2 * room, withGradients)
     const context = api.ggml_init({ mem_size: bytes, mem_buffer: null, no_alloc: true })
     if (context === null) throw new KvasirError('out_of_memory', { bytes, what: 'a graph' })
     super(context)
-    this.ptr = api.ggml_new_graph_custom(context, maxNodes, withGradients)
+    this.ptr = api.ggml_new_graph_custom(context, 2 * room, withGradients)
+    this.#room = withGradients ? Infinity : room
+  }
+
+  /** Tensors recorded so far. */
+  get nMade(): number {
+    return this.#made
+  }
+
+  protected override made(ptr: Pointer, type: number, ne: Shape, nb?: Shape): Tensor {
+    if (++this.#made > this.#room) throw new GraphFull(`a graph of more than ${this.#room} tensors`)
+    return super.made(ptr, type, ne, nb)
+  }
+
+  /** What `make` gave when it was first asked for under `key`: several layers use the same. */
+  once(key: string, make: () => Tensor): Tensor {
+    const known = this.#known.get(key) ?? make()
+    this.#known.set(key, known)
+    return known
   }
 
   /** A tensor whose elements `fill` writes, all of them, before every computation. */
@@ -82,11 +123,6 @@ export class Graph extends Ops implements Disposable {
   output(t: Tensor): Tensor {
     this.api.ggml_set_output(t.ptr)
     return this.expand(t)
-  }
-
-  named(t: Tensor, name: string): Tensor {
-    this.api.ggml_set_name(t.ptr, name)
-    return t
   }
 
   get nNodes(): number {

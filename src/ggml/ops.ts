@@ -22,6 +22,14 @@ export interface RopeParams {
   readonly betaSlow: number
 }
 
+/** What becomes of scores before they are probabilities; see LayerShape and AttentionLayer. */
+export interface FlashParams {
+  readonly scale: number
+  readonly softcap: number | null
+  /** f32[H], one score more per head. */
+  readonly sinks: Tensor | null
+}
+
 /** `offsetof(struct ggml_tensor, …)` of the pinned version; elements of 8 bytes. */
 const NE_OFFSET = 16
 const NB_OFFSET = 48
@@ -121,6 +129,17 @@ export class Ops {
     return this.like(this.api.ggml_silu(this.context, a.ptr), a)
   }
 
+  tanh(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'tanh', a)
+    return this.like(this.api.ggml_tanh(this.context, a.ptr), a)
+  }
+
+  /** (x - mean) / √(variance + eps) along dimension 0. */
+  norm(a: Tensor, eps: number): Tensor {
+    check(a.type === F32, 'norm', a)
+    return this.like(this.api.ggml_norm(this.context, a.ptr, eps), a)
+  }
+
   /** x / √(mean(x²) + eps) along dimension 0. */
   rmsNorm(a: Tensor, eps: number): Tensor {
     check(a.type === F32, 'rmsNorm', a)
@@ -131,6 +150,12 @@ export class Ops {
   swigluSplit(gate: Tensor, up: Tensor): Tensor {
     check(sameShape(gate, up) && gate.type === up.type, 'swigluSplit', gate, up)
     return this.like(this.api.ggml_swiglu_split(this.context, gate.ptr, up.ptr), gate)
+  }
+
+  /** gelu(gate) · up, with the approximation by tanh. */
+  gegluSplit(gate: Tensor, up: Tensor): Tensor {
+    check(sameShape(gate, up) && gate.type === up.type, 'gegluSplit', gate, up)
+    return this.like(this.api.ggml_geglu_split(this.context, gate.ptr, up.ptr), gate)
   }
 
   /** `[n, m, …] · [n, k, …] → f32[m, k, …]`; a's outer dimensions are repeated over b's. */
@@ -211,12 +236,12 @@ export class Ops {
     const [n, m, h, more] = a.ne
     if (a.type === F32) return this.getRows(a, index)
     check(a.type === F16 && n % 2 === 0 && a.nb.slice(1).every((stride) => stride % 4 === 0), 'getRowsAsStored', a, index)
-    const pairs = this.retyped(this.view(a, [n / 2, m, h, more], [a.nb[1], a.nb[2], a.nb[3]]), F32, n / 2)
-    return this.retyped(this.getRows(pairs, index), F16, n)
+    const pairs = this.reinterpret(this.view(a, [n / 2, m, h, more], [a.nb[1], a.nb[2], a.nb[3]]), F32, n / 2)
+    return this.reinterpret(this.getRows(pairs, index), F16, n)
   }
 
   /** The same memory as elements of another type, `n` along dimension 0. */
-  private retyped(a: Tensor, type: number, n: number): Tensor {
+  private reinterpret(a: Tensor, type: number, n: number): Tensor {
     const t = this.view(a, a.ne, [a.nb[1], a.nb[2], a.nb[3]])
     koffi.encode(t.ptr, 'int32_t', type)
     koffi.encode(t.ptr, NE_OFFSET, 'int64_t', n)
@@ -230,11 +255,19 @@ export class Ops {
     return this.like(this.api.ggml_diag_mask_inf_inplace(this.context, a.ptr, nPast), a)
   }
 
-  /** softmax(a · scale + mask) along dimension 0; the mask is repeated over a's outer dimensions. */
-  softMaxExt(a: Tensor, mask: Tensor | null, scale: number): Tensor {
+  /**
+   * softmax(a · scale + mask) along dimension 0; the mask is repeated over a's outer dimensions. `sinks` f32[ne2] are one score
+   * more per matrix of dimension 2, of which nothing is in the result.
+   */
+  softMaxExt(a: Tensor, mask: Tensor | null, scale: number, sinks: Tensor | null = null): Tensor {
     const fits = !mask || (mask.ne[0] === a.ne[0] && mask.ne[1] >= a.ne[1] && a.ne[2] % mask.ne[2] === 0)
     check(isContiguous(a) && a.type === F32 && fits, 'softMaxExt', a, ...(mask ? [mask] : []))
-    return this.like(this.api.ggml_soft_max_ext(this.context, a.ptr, mask?.ptr ?? null, scale, 0), a)
+    const t = this.like(this.api.ggml_soft_max_ext(this.context, a.ptr, mask?.ptr ?? null, scale, 0), a)
+    if (sinks) {
+      check(sinks.type === F32 && sinks.ne[0] === a.ne[2] && nElements(sinks.ne) === a.ne[2], 'softMaxExt with sinks', a, sinks)
+      this.api.ggml_soft_max_add_sinks(t.ptr, sinks.ptr)
+    }
+    return t
   }
 
   /** The largest of every `size` neighbours: `[n, …] → f32[n / size, …]`. */
@@ -269,12 +302,17 @@ export class Ops {
    * Dense attention in one pass: q f32`[d, n, H, b]`, k and v `[d, m, G, b]`, mask f16`[m, n]` → f32`[d, H, n, b]`.
    * Quick for many queries; for one query over many keys `mulMat` + `softMaxExt` is faster on a CPU.
    */
-  flashAttnExt(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, scale: number): Tensor {
+  flashAttnExt(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, how: FlashParams): Tensor {
     const fits = q.ne[0] === k.ne[0] && q.ne[2] % k.ne[2] === 0 && k.ne[1] === v.ne[1] && k.ne[2] === v.ne[2]
     const batched = q.ne[3] === k.ne[3] && q.ne[3] === v.ne[3]
     const masked = !mask || (mask.type === F16 && isContiguous(mask) && mask.ne[0] === k.ne[1] && mask.ne[1] >= q.ne[1])
     check(fits && batched && masked && q.type === F32, 'flashAttnExt', q, k, v)
-    const ptr = this.api.ggml_flash_attn_ext(this.context, q.ptr, k.ptr, v.ptr, mask?.ptr ?? null, scale, 0, 0)
+    const { scale, softcap, sinks } = how
+    const ptr = this.api.ggml_flash_attn_ext(this.context, q.ptr, k.ptr, v.ptr, mask?.ptr ?? null, scale, 0, softcap ?? 0)
+    if (sinks) {
+      check(sinks.type === F32 && nElements(sinks.ne) === q.ne[2], 'flashAttnExt with sinks', q, sinks)
+      this.api.ggml_flash_attn_ext_add_sinks(ptr, sinks.ptr)
+    }
     return this.made(ptr, F32, [v.ne[0], q.ne[2], q.ne[1], q.ne[3]])
   }
 
@@ -292,12 +330,6 @@ export class Ops {
   /** A contiguous copy in another type. */
   cast(a: Tensor, type: number): Tensor {
     return this.made(this.api.ggml_cast(this.context, a.ptr, type), type, a.ne)
-  }
-
-  /** Writes a into `into`, converting to its type; the result is `into`. */
-  copy(a: Tensor, into: Tensor): Tensor {
-    check(nElements(a.ne) === nElements(into.ne), 'copy', a, into)
-    return this.made(this.api.ggml_cpy(this.context, a.ptr, into.ptr), into.type, into.ne, into.nb)
   }
 
   reshape(a: Tensor, ...ne: readonly number[]): Tensor {
@@ -319,8 +351,8 @@ export class Ops {
    * a[m, j, 1, k] as if it were repeated n times in dimension 2: [m, j, n, k], a window with a stride of 0. For operations that
    * read through strides. ggml's own view wants room for all elements, so the repetition is written into the finished one.
    */
-  stretch(a: Tensor, n: number): Tensor {
-    check(a.ne[2] === 1, 'stretch', a)
+  broadcast(a: Tensor, n: number): Tensor {
+    check(a.ne[2] === 1, 'broadcast', a)
     const t = this.view(a, a.ne, [a.nb[1], a.nb[2], a.nb[3]])
     koffi.encode(t.ptr, NE_OFFSET + 8 * 2, 'int64_t', n)
     koffi.encode(t.ptr, NB_OFFSET + 8 * 2, 'size_t', 0)

@@ -3,7 +3,7 @@
  *
  * Two orders of storage, per KV head:
  * - `rows`: one row of `width` elements per token, `[width, capacity, nHead]`. Gathering and flash attention want this.
- * - `columns`: tiles of {@link TILE} tokens, each transposed, `[TILE, width, capacity / TILE, nHead]`. A product over
+ * - `transposed`: tiles of {@link TILE} tokens, each transposed, `[TILE, width, capacity / TILE, nHead]`. A product over
  *   tokens (probabilities · V) reads these directly, twice as fast as flash attention reads rows for a single query; and a
  *   tile is one contiguous piece, so the cache still grows by pages.
  */
@@ -22,7 +22,7 @@ export interface StoreLayout {
   readonly nHead: number
   /** ggml type of the elements. */
   readonly type: number
-  readonly order: 'rows' | 'columns'
+  readonly order: 'rows' | 'transposed'
   /** Rows that do not grow with the tokens: what a method remembers besides them. */
   readonly fixed?: number
   /** It belongs to the layer that reads, not to the keys: a layer that reads another's keys has its own. */
@@ -36,17 +36,17 @@ export interface LayerLayout {
 
 export interface CacheLayout {
   readonly layers: readonly LayerLayout[]
-  /** Entry i is the layer whose rows layer i reads, if not every layer reads its own. */
-  readonly reads?: readonly number[]
+  /** Entry i is the layer whose rows layer i reads. */
+  readonly kvSource: readonly number[]
 }
 
 /** Bytes that one token adds, all layers together. */
-export function bytesPerToken(layout: CacheLayout): number {
+export function bytesPerToken(layout: Pick<CacheLayout, 'layers'>): number {
   return sum(layout, (s) => (s.fixed === undefined ? rowBytes(s.type, s.width) * s.nHead : 0))
 }
 
 /** Resident bytes of a whole cache that holds `nTokens` in every layer. */
-export function residentTotal(layout: CacheLayout, nTokens: number): number {
+export function residentTotal(layout: Pick<CacheLayout, 'layers'>, nTokens: number): number {
   return sum(layout, (s) => residentBytes(s, nTokens))
 }
 
@@ -67,13 +67,13 @@ export function residentBytes(s: StoreLayout, nRows: number): number {
 
 /** Resident bytes of one head. */
 export function headBytes(s: StoreLayout, nRows: number): number {
-  return roundUp(rowBytes(s.type, s.width) * (s.order === 'columns' ? roundUp(nRows, TILE) : nRows), PAGE_BYTES)
+  return roundUp(rowBytes(s.type, s.width) * (s.order === 'transposed' ? roundUp(nRows, TILE) : nRows), PAGE_BYTES)
 }
 
 export function roundUp(n: number, multiple: number): number {
   return Math.ceil(n / multiple) * multiple
 }
 
-function sum(layout: CacheLayout, of: (store: StoreLayout) => number): number {
-  return layout.layers.reduce((total, layer) => total + Object.values(layer).reduce((bytes, store) => bytes + of(store), 0), 0)
+function sum({ layers }: Pick<CacheLayout, 'layers'>, of: (store: StoreLayout) => number): number {
+  return layers.reduce((total, layer) => total + Object.values(layer).reduce((bytes, store) => bytes + of(store), 0), 0)
 }

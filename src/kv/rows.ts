@@ -3,13 +3,23 @@
  * nothing is kept here; afterwards rows that were dropped are free, and new tokens take them first. RoPE and masks ask for
  * positions, storage for rows.
  */
+export interface RowMapState {
+  readonly nSeen: number
+  readonly nRows: number
+  readonly highWater: number
+  /** Null while row i is position i; then {@link RowMap} keeps nothing else. */
+  readonly order: readonly number[] | null
+  readonly positions: readonly number[]
+  readonly free: readonly number[]
+}
+
 export class RowMap {
   /** Positions seen so far, dropped ones included: the next token's position. */
   nSeen = 0
   /** Rows that hold a token. */
   nRows = 0
   /** Rows touched: those in use and the free ones between them. */
-  nHigh = 0
+  highWater = 0
   /** Rows by ascending position, and the position of each row (-1 is free); null while both are the identity. */
   #order: number[] | null = null
   #positions: number[] = []
@@ -33,18 +43,18 @@ export class RowMap {
   /** The row that the token `i` places ahead will take. */
   nextRow(i: number): number {
     const nFree = this.#free.length
-    return i < nFree ? this.#free[nFree - 1 - i]! : this.nHigh + i - nFree
+    return i < nFree ? this.#free[nFree - 1 - i]! : this.highWater + i - nFree
   }
 
   /** The next `n` positions take the next rows. */
   append(n: number): void {
     if (this.#order === null) {
-      this.nHigh += n
+      this.highWater += n
     } else {
       for (let i = 0; i < n; i++) {
         const row = this.nextRow(0)
         if (this.#free.length > 0) this.#free.pop()
-        else this.nHigh++
+        else this.highWater++
         this.#positions[row] = this.nSeen + i
         this.#order.push(row)
       }
@@ -70,13 +80,13 @@ export class RowMap {
   keep(ranks: ArrayLike<number>): Int32Array {
     const rows = Int32Array.from(ranks, (rank) => this.row(rank))
     const from = rows.slice().sort()
-    const moved = new Int32Array(this.nHigh)
+    const moved = new Int32Array(this.highWater)
     for (const [row, old] of from.entries()) moved[old] = row
     this.#positions = Array.from(from, (row) => this.position(row))
     this.#order = Array.from(rows, (row) => moved[row]!)
     this.#free = []
     this.nRows = rows.length
-    this.nHigh = rows.length
+    this.highWater = rows.length
     this.checkIntegrity()
     return from
   }
@@ -86,19 +96,33 @@ export class RowMap {
     if (!this.isIdentity) throw new Error('a compacted cache cannot be truncated')
     if (n > this.nRows) throw new RangeError(`cannot truncate ${this.nRows} rows to ${n}`)
     this.nRows = n
-    this.nHigh = n
+    this.highWater = n
     this.nSeen = n
+  }
+
+  get state(): RowMapState {
+    const { nSeen, nRows, highWater } = this
+    return { nSeen, nRows, highWater, order: this.#order?.slice() ?? null, positions: [...this.#positions], free: [...this.#free] }
+  }
+
+  /** Becomes a map of such a state. Errors: an ordinary Error for books that do not agree with themselves. */
+  set state({ nSeen, nRows, highWater, order, positions, free }: RowMapState) {
+    Object.assign(this, { nSeen, nRows, highWater })
+    this.#order = order === null ? null : [...order]
+    this.#positions = [...positions]
+    this.#free = [...free]
+    this.checkIntegrity()
   }
 
   checkIntegrity(): void {
     const order = this.#order
     if (order === null) {
-      if (this.nRows !== this.nSeen || this.nHigh !== this.nSeen)
+      if (this.nRows !== this.nSeen || this.highWater !== this.nSeen)
         throw new Error(`identity map of ${this.nRows} rows for ${this.nSeen}`)
       return
     }
-    if (order.length !== this.nRows || this.nRows + this.#free.length !== this.nHigh) {
-      throw new Error(`${order.length} ordered, ${this.nRows} used and ${this.#free.length} free rows of ${this.nHigh}`)
+    if (order.length !== this.nRows || this.nRows + this.#free.length !== this.highWater) {
+      throw new Error(`${order.length} ordered, ${this.nRows} used and ${this.#free.length} free rows of ${this.highWater}`)
     }
     let before = -1
     for (const row of order) {
@@ -111,7 +135,7 @@ export class RowMap {
 
   #own(): number[] {
     this.#order ??= Array.from({ length: this.nRows }, (_, i) => i)
-    if (this.#positions.length < this.nHigh) this.#positions = Array.from({ length: this.nHigh }, (_, i) => i)
+    if (this.#positions.length < this.highWater) this.#positions = Array.from({ length: this.highWater }, (_, i) => i)
     return this.#order
   }
 }

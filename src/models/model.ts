@@ -1,6 +1,6 @@
 /** An architecture: what its files say, which tensors it needs, and the graph of one forward pass. One file each. */
-import type { Attend } from '../attention/attention.ts'
-import type { AttentionLayer, Step } from '../attention/method.ts'
+import type { AttentionLayer } from '../attention/method.ts'
+import type { Step } from '../attention/step.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import type { Rope } from '../nn/rope.ts'
@@ -25,7 +25,7 @@ export interface ForwardInputs {
 export interface Model {
   readonly layers: readonly { readonly attention: AttentionLayer }[]
   /** Logits f32[nVocab, nOut]; null if none are wanted, and then only what fills the cache is computed. */
-  forward(step: Step, inputs: ForwardInputs, attend: Attend): Tensor | null
+  forward(step: Step, inputs: ForwardInputs): Tensor | null
 }
 
 export interface Architecture {

@@ -3,7 +3,7 @@ import { F16, F32 } from '../../src/ggml/types.ts'
 import type { SequenceCache } from '../../src/kv/cache.ts'
 import { residentTotal } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
-import { type LayerShape, N_EMBD } from '../support/layer-shape.ts'
+import { type TestShape, N_EMBD } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import type { Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
@@ -12,7 +12,7 @@ import { mappedResidentBytes } from '../support/smaps.ts'
 const T = 331
 const x = normals(N_EMBD * T, 31)
 const tokens = (from: number, to: number) => x.subarray(from * N_EMBD, to * N_EMBD)
-const SHAPES: LayerShape[] = [
+const SHAPES: TestShape[] = [
   { nHead: 4, nHeadKv: 4, headDim: 32 },
   { nHead: 8, nHeadKv: 2, headDim: 64 },
   { nHead: 3, nHeadKv: 1, headDim: 80 },

@@ -7,7 +7,7 @@ import { Graph, Scratch } from '../../src/ggml/graph.ts'
 import { F16, F32, I32 } from '../../src/ggml/types.ts'
 import { SequenceCache } from '../../src/kv/cache.ts'
 import { TestLayer } from '../support/attention-layer.ts'
-import { N_EMBD, type LayerShape } from '../support/layer-shape.ts'
+import { N_EMBD, type TestShape } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
@@ -173,7 +173,7 @@ const VARIANTS: [string, Partial<Options>][] = [
 ]
 const N_PROMPT = 301
 
-describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: LayerShape) => {
+describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: TestShape) => {
   it.each(VARIANTS)('is what it says: %s', async (_, changed) => {
     const o = { ...PAPER, ...changed }
     using layer = new TestLayer(spec(o), shape, F32)

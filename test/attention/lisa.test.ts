@@ -19,7 +19,7 @@ import { GgufWriter } from '../../src/weights/gguf-writer.ts'
 import { N_LAYER, type StackOracle, TestStack } from '../support/attention-stack.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { conforms, SHAPES as CONFORMING } from '../support/conformance.ts'
-import { type LayerShape, layerWeights, N_EMBD, ROPE_FREQ_BASE } from '../support/layer-shape.ts'
+import { type TestShape, layerWeights, N_EMBD, ROPE_FREQ_BASE } from '../support/layer-shape.ts'
 import { dot, Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
 import { TemporaryFolder } from '../support/reference.ts'
@@ -40,12 +40,12 @@ interface Adapter extends LisaSizes {
   readonly of: (il: number) => Values
 }
 
-const modelShape = (shape: LayerShape): ModelShape => ({
+const modelShape = (shape: TestShape): ModelShape => ({
   ...{ arch: 'test', nLayer: N_LAYER, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096 },
   ...shape,
 })
 
-async function write(path: string, shape: LayerShape, adapter: Adapter): Promise<string> {
+async function write(path: string, shape: TestShape, adapter: Adapter): Promise<string> {
   const shapes = lisaShapes(modelShape(shape), adapter)
   const all = adapter.layers.flatMap((il) => {
     const values = adapter.of(il)
@@ -68,7 +68,7 @@ const identity = (n: number) => Float32Array.from({ length: n * n }, (_, i) => (
 const all = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 /** The layers' own queries and keys, and nothing of the layer before. */
-function whole(shape: LayerShape, layers: readonly number[], hidden = 3): Adapter {
+function whole(shape: TestShape, layers: readonly number[], hidden = 3): Adapter {
   const { nHead: H, headDim } = shape
   const of = (il: number): Values => {
     const { q, k } = layerWeights(shape, il)
@@ -86,7 +86,7 @@ function whole(shape: LayerShape, layers: readonly number[], hidden = 3): Adapte
 }
 
 /** Everything at random. */
-function some(shape: LayerShape, layers: readonly number[], sizes: LisaSizes): Adapter {
+function some(shape: TestShape, layers: readonly number[], sizes: LisaSizes): Adapter {
   const { nHead: H, nHeadKv: G, headDim } = shape
   const { rank, hidden } = sizes
   const of = (il: number): Values => ({
@@ -104,7 +104,7 @@ function some(shape: LayerShape, layers: readonly number[], sizes: LisaSizes): A
 }
 
 /** The scores of the layer before, as they are. */
-const plain = (shape: LayerShape, layers: readonly number[]): Adapter => {
+const plain = (shape: TestShape, layers: readonly number[]): Adapter => {
   const adapter = some(shape, layers, { rank: 4, hidden: 2 })
   const of = (il: number) => {
     const values = adapter.of(il)
@@ -260,7 +260,7 @@ describe.each(SHAPES)('lisa, $nHead heads on $nHeadKv of $headDim', (shape) => {
 })
 
 describe('conformance', async () => {
-  const pathOf = (kind: string, { nHead, nHeadKv, headDim }: LayerShape) =>
+  const pathOf = (kind: string, { nHead, nHeadKv, headDim }: TestShape) =>
     folder.file(`${kind}-${nHead}-${nHeadKv}-${headDim}.gguf`)
   beforeAll(async () => {
     for (const shape of CONFORMING) {

@@ -1,112 +1,129 @@
 /** One attention layer with random weights, computed by a method on one or more sequences, and by plain float64 loops. */
-import { type Attend, type Attention, cyclesOf, startStep } from '../../src/attention/attention.ts'
-import { METHODS } from '../../src/attention/index.ts'
-import type { AnyMethod, AttentionLayer, Step } from '../../src/attention/method.ts'
+import type { Attention, ChunkFacts } from '../../src/attention/attention.ts'
+import type { AnyMethod, AttentionLayer } from '../../src/attention/method.ts'
+import { METHODS } from '../../src/attention/registry.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
+import type { Step, StepPart } from '../../src/attention/step.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
-import type { ModelShape } from '../../src/core/shape.ts'
+import { layerShapes, type ModelShape } from '../../src/core/shape.ts'
+import { Planner } from '../../src/engine/plan.ts'
 import { Backend } from '../../src/ggml/backend.ts'
-import { Graph, Scratch } from '../../src/ggml/graph.ts'
+import type { Graph } from '../../src/ggml/graph.ts'
 import type { Tensor } from '../../src/ggml/tensor.ts'
 import { F32, I32 } from '../../src/ggml/types.ts'
-import { SequenceCache } from '../../src/kv/cache.ts'
+import { KvCache } from '../../src/kv/cache.ts'
+import { linear } from '../../src/nn/linear.ts'
 import { ropeParams } from '../../src/nn/rope.ts'
-import { type LayerShape, layerWeights, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
+import { type TestShape, layerWeights, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 import { Oracle } from './oracle.ts'
 
 export interface LayerPart {
-  readonly cache: SequenceCache
+  readonly cache: KvCache
   /** f32[nEmbd, n] */
   readonly x: Float32Array
 }
 
+type Part = LayerPart & StepPart
+
 const ROPE = { mode: 0, freqBase: ROPE_FREQ_BASE, nCtxTrain: 4096, scaling: { type: 'none' } } as const
 
 export class TestLayer implements Disposable {
-  readonly shape: LayerShape
+  readonly shape: TestShape
   readonly attention: Attention
   readonly weights: LayerWeights
   readonly #type: number
   readonly #backend: Backend = new Backend(1)
-  readonly #scratch: Scratch = new Scratch(this.#backend.bufferType)
+  readonly #planner: Planner<Part> = new Planner<Part>(this.#backend)
 
-  constructor(setting: AttentionSetting, shape: LayerShape, type: number, methods: readonly AnyMethod[] = METHODS) {
+  constructor(setting: AttentionSetting, shape: TestShape, type: number, methods: readonly AnyMethod[] = METHODS) {
     this.shape = shape
     this.attention = attentionFor(setting, this.modelShape, methods)
     this.#type = type
     this.weights = layerWeights(shape, 0)
   }
 
-  newCache(nCtx: number): SequenceCache {
-    return new SequenceCache(this.attention.layout(this.modelShape, { k: this.#type, v: this.#type }), this.attention.nRows(nCtx))
+  newCache(nCtx: number): KvCache {
+    return new KvCache(this.attention.layout({ k: this.#type, v: this.#type }), this.attention.capacity(nCtx))
+  }
+
+  protected get nLayer(): number {
+    return 1
   }
 
   get modelShape(): ModelShape {
-    return { arch: 'test', nLayer: 1, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096, ...this.shape }
+    const { differs, ...shape } = this.shape
+    const model = { arch: 'test', nLayer: this.nLayer, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096, ...shape }
+    return { ...model, layers: layerShapes(model, differs) }
+  }
+
+  /** Records the next step anew, whatever was recorded before. */
+  forgetPlan(): void {
+    this.#planner.trim()
   }
 
   /** f32[nEmbd, n] per part; the caches take the new rows. */
   async attend(parts: readonly LayerPart[], endsPrompt = true): Promise<Float32Array[]> {
-    const nNodes = parts.reduce((sum, { x }) => sum + this.attention.nNodes(x.length / N_EMBD), 1024)
-    using g = new Graph(this.nRuns * nNodes)
-    const counts = parts.map(({ x }) => x.length / N_EMBD)
-    const firsts = counts.map((_, i) => counts.slice(0, i).reduce((a, b) => a + b, 0))
-    const nTokens = firsts.at(-1)! + counts.at(-1)!
-    const x = g.input(F32, [N_EMBD, nTokens], (d) => parts.forEach((part, i) => d.set(part.x, firsts[i]! * N_EMBD)))
-    const positions = g.input(I32, [nTokens], (d) => {
-      for (const [i, { cache }] of parts.entries()) for (let j = 0; j < counts[i]!; j++) d[firsts[i]! + j] = cache.nTokens + j
+    const { all, y, facts } = await this.#compute(parts)
+    let at = 0
+    return all.map(({ cache, x, nTokens }, i) => {
+      cache.append(nTokens)
+      this.attention.commit(cache, facts[i]!, endsPrompt)
+      at += x.length
+      return y.slice(at - x.length, at)
     })
-    const step: Step = {
-      g,
-      shape: this.modelShape,
-      nTokens,
-      positions,
-      cycles: cyclesOf(counts.map((nTokens) => ({ attention: this.attention, nTokens }))),
-      parts: parts.map(({ cache }, i) => {
-        const nTokens = counts[i]!
-        return { cache, first: firsts[i]!, nTokens, nRead: this.attention.nRead(cache, nTokens) }
-      }),
-    }
-    const attend = startStep(
-      step,
-      parts.map(() => this.attention),
-    )
-    const y = g.output(this.forward(step, attend, x))
-    g.plan(this.#scratch)
-    g.fillInputs()
-    await this.#backend.compute(g, true)
-    const all = g.read(y, new Float32Array(N_EMBD * nTokens))
-    parts.forEach(({ cache }, i) => {
-      cache.append(counts[i]!)
-      this.attention.settle(cache, endsPrompt)
-    })
-    return counts.map((n, i) => all.slice(firsts[i]! * N_EMBD, (firsts[i]! + n) * N_EMBD))
   }
 
-  /** Layers that a step runs at most. */
-  protected get nRuns(): number {
-    return 1
+  /** Computes a step whose results are lost, as if it had failed in the end. */
+  async computeOnly(parts: readonly LayerPart[]): Promise<void> {
+    await this.#compute(parts)
+  }
+
+  async #compute(parts: readonly LayerPart[]): Promise<{ all: Part[]; y: Float32Array; facts: readonly ChunkFacts[] }> {
+    const all = parts.map((part) => ({ ...part, attention: this.attention, nTokens: part.x.length / N_EMBD }))
+    const { graph, output, facts } = this.#planner.plan(all, {
+      key: '',
+      record: (step, now) => {
+        const x = step.g.input(F32, [N_EMBD, step.nTokens], (data) => {
+          let at = 0
+          for (const part of now()) {
+            data.set(part.x, at)
+            at += part.x.length
+          }
+        })
+        return this.forward(step, x)
+      },
+    })
+    await this.#planner.compute()
+    return { all, y: graph.read(output!, new Float32Array(output!.ne[0] * output!.ne[1])), facts }
   }
 
   /** f32[nEmbd, n] → the same. */
-  protected forward({ g }: Step, attend: Attend, x: Tensor): Tensor {
-    return attend(this.layer(g, 0, this.weights), x)!
+  protected forward({ g, attend }: Step, x: Tensor): Tensor {
+    return attend(this.layer(g, 0, this.weights), x, null)!
   }
 
-  protected layer(g: Graph, il: number, { q, k, v, output }: LayerWeights): AttentionLayer {
-    const { nHead, headDim } = this.shape
+  protected layer(g: Graph, il: number, weights: LayerWeights): AttentionLayer {
+    const shape = this.modelShape.layers[il]!
+    const { nHead, dK, dV } = shape
     const matrix = (w: Float32Array, nIn: number) => ({
       weight: g.input(F32, [nIn, w.length / nIn], (d) => d.set(w)),
       bias: null,
     })
+    const rope = ropeParams({ ...ROPE, nDims: dK })
+    const projections = { q: matrix(weights.q, N_EMBD), k: matrix(weights.k, N_EMBD), v: matrix(weights.v, N_EMBD) }
     return {
-      il,
-      q: matrix(q, N_EMBD),
-      k: matrix(k, N_EMBD),
-      v: matrix(v, N_EMBD),
-      output: matrix(output, nHead * headDim),
-      rope: ropeParams({ ...ROPE, nDims: headDim }),
-      ropeFactors: null,
+      ...shape,
+      sinks: weights.sinks ? g.input(F32, [nHead], (d) => d.set(weights.sinks!)) : null,
+      project(graph, x, which, heads) {
+        const d = which === 'v' ? dV : dK
+        const y = linear(graph, projections[which], x)
+        const all = graph.reshape(y, d, y.ne[0] / d, y.ne[1])
+        if (!heads) return all
+        const index = graph.input(I32, [heads.length, x.ne[1]], (data) => data.forEach((_, i) => (data[i] = heads[i % heads.length]!)))
+        return graph.getRows(all, index)
+      },
+      rotate: (graph, x, positions) => graph.ropeExt(x, positions, null, rope),
+      output: matrix(weights.output, nHead * dV),
     }
   }
 
@@ -116,7 +133,7 @@ export class TestLayer implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#scratch[Symbol.dispose]()
+    this.#planner[Symbol.dispose]()
     this.#backend[Symbol.dispose]()
   }
 }

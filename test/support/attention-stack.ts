@@ -1,17 +1,13 @@
 /** Some attention layers on a residual stream, x ← x + attention(norm x), for methods by which layers share; and plain loops. */
-import type { Attend } from '../../src/attention/attention.ts'
-import type { Step } from '../../src/attention/method.ts'
-import type { ModelShape } from '../../src/core/shape.ts'
+import type { Step } from '../../src/attention/step.ts'
 import type { Tensor } from '../../src/ggml/tensor.ts'
 import { throughLayers } from '../../src/models/stack.ts'
 import { TestLayer } from './attention-layer.ts'
-import { type LayerShape, layerWeights, type LayerWeights, N_EMBD } from './layer-shape.ts'
+import { layerWeights, type LayerWeights, N_EMBD, type TestShape } from './layer-shape.ts'
 import { Oracle } from './oracle.ts'
 
 export const N_LAYER = 5
 const EPS = 1e-6
-/** Of layers that run several times. */
-const MOST_PASSES = 48
 
 export class TestStack extends TestLayer {
   readonly #weights = Array.from({ length: N_LAYER }, (_, il) => this.weightsOf(il))
@@ -20,22 +16,20 @@ export class TestStack extends TestLayer {
     return layerWeights(this.shape, il)
   }
 
-  override get modelShape(): ModelShape {
-    return { ...super.modelShape, nLayer: N_LAYER }
+  protected override get nLayer(): number {
+    return N_LAYER
   }
 
-  protected override get nRuns(): number {
-    return N_LAYER * MOST_PASSES
-  }
-
-  protected override forward(step: Step, attend: Attend, x: Tensor): Tensor {
-    const { g, cycles = [] } = step
+  protected override forward({ g, attend, nPasses }: Step, x: Tensor): Tensor {
     const layers = this.#weights.map((weights, il) => this.layer(g, il, weights))
-    const run = (il: number, before: Tensor): Tensor => {
-      const attended = attend(layers[il]!, g.rmsNorm(before, EPS))
-      return attended ? g.add(before, attended) : before
-    }
-    return throughLayers(N_LAYER, cycles, { x, run })
+    return throughLayers(layers, {
+      nPasses,
+      x,
+      run(il, before, pass) {
+        const attended = attend(layers[il]!, g.rmsNorm(before, EPS), pass)
+        return attended ? g.add(before, attended) : before
+      },
+    })
   }
 
   override oracle(x: Float32Array): StackOracle {
@@ -49,7 +43,7 @@ type OracleLayer = (layer: Oracle, il: number) => Float64Array | null
 export class StackOracle extends Oracle {
   readonly #weights: readonly LayerWeights[]
 
-  constructor(shape: LayerShape, weights: readonly LayerWeights[], x: Float32Array) {
+  constructor(shape: TestShape, weights: readonly LayerWeights[], x: Float32Array) {
     super(shape, weights[0]!, x)
     this.#weights = weights
   }

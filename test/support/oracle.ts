@@ -1,8 +1,8 @@
 /** Attention as the formulas read: plain loops in float64, one query at a time. What methods are compared with. */
-import { type LayerShape, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
+import { type TestShape, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 
 export class Oracle {
-  readonly shape: LayerShape
+  readonly shape: TestShape
   readonly nTokens: number
   /** [nEmbd, T] */
   readonly x: Float32Array | Float64Array
@@ -13,7 +13,7 @@ export class Oracle {
   readonly #output: Float32Array
 
   /** `x` [nEmbd, T] */
-  constructor(shape: LayerShape, weights: LayerWeights, x: Float32Array | Float64Array) {
+  constructor(shape: TestShape, weights: LayerWeights, x: Float32Array | Float64Array) {
     this.shape = shape
     this.x = x
     this.nTokens = x.length / N_EMBD

@@ -1,0 +1,4 @@
+/** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
+import type { AnyMethod } from './method.ts'
+
+export const METHODS: readonly AnyMethod[] = []
