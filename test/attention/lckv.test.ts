@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { lckv } from '../../src/attention/lckv.ts'
-import { keepStreaming, streaming } from '../../src/attention/streaming.ts'
+import { keepStreaming, streaming } from '../../src/attention/keep/streaming.ts'
 import { type LayerSharing, parseLayerTypes } from '../../src/core/layer-types.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { TILE } from '../../src/kv/layout.ts'

@@ -8,11 +8,11 @@ import {
   type LisaSizes,
   type LisaTensor,
   lisaTensors,
-} from '../../src/attention/lisa-adapter.ts'
-import { lisa } from '../../src/attention/lisa.ts'
-import { sa } from '../../src/attention/sa.ts'
+} from '../../src/attention/share/lisa/adapter.ts'
+import { lisa } from '../../src/attention/share/lisa/lisa.ts'
+import { sa } from '../../src/attention/share/sa.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
-import { streaming } from '../../src/attention/streaming.ts'
+import { streaming } from '../../src/attention/keep/streaming.ts'
 import type { ModelShape } from '../../src/core/shape.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { GgufWriter } from '../../src/weights/gguf-writer.ts'
