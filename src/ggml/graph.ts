@@ -84,11 +84,6 @@ export class Graph extends Ops implements Disposable {
     return this.expand(t)
   }
 
-  named(t: Tensor, name: string): Tensor {
-    this.api.ggml_set_name(t.ptr, name)
-    return t
-  }
-
   get nNodes(): number {
     return this.api.ggml_graph_n_nodes(this.ptr)
   }

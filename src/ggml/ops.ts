@@ -294,12 +294,6 @@ export class Ops {
     return this.made(this.api.ggml_cast(this.context, a.ptr, type), type, a.ne)
   }
 
-  /** Writes a into `into`, converting to its type; the result is `into`. */
-  copy(a: Tensor, into: Tensor): Tensor {
-    check(nElements(a.ne) === nElements(into.ne), 'copy', a, into)
-    return this.made(this.api.ggml_cpy(this.context, a.ptr, into.ptr), into.type, into.ne, into.nb)
-  }
-
   reshape(a: Tensor, ...ne: readonly number[]): Tensor {
     const shape = shapeOf(...ne)
     check(isContiguous(a) && nElements(a.ne) === nElements(shape), `reshape to [${ne.join(',')}]`, a)
