@@ -15,7 +15,7 @@ const ROWS = [
   ['attention'],
   ['models', 'text'],
   ['engine'],
-  ['server', 'eval', 'bench', 'train'],
+  ['server', 'bench', 'train'],
   ['cli'],
 ]
 const rowOf = (folder: string) => ROWS.findIndex((row) => row.includes(folder))
