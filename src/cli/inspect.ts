@@ -9,7 +9,7 @@ import { type MemoryEstimate, estimateMemory, hyperparametersOf } from '../engin
 import { bundledModel } from '../engine/model.ts'
 import { typeName } from '../ggml/types.ts'
 import type { Hyperparameters } from '../models/model.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'

@@ -1,7 +1,7 @@
 /** Messages and prompts → token ids that the engine can take. */
 import { setImmediate as yieldToOthers } from 'node:timers/promises'
 import { KvasirError } from '../core/errors.ts'
-import { encodeMessages, encodePrompt } from '../engine/ask.ts'
+import { encodeMessages, encodePrompt } from '../engine/generate-options.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
 import type { Prompt } from './schema.ts'
 import type { ServedEngine } from './served-engine.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type GenerateOptions, toRequest } from '../../src/engine/ask.ts'
+import { type GenerateOptions, toRequest } from '../../src/engine/generate-options.ts'
 import type { ChatMessage, ChatTemplate } from '../../src/text/chat-template.ts'
 import type { EncodeOptions, Tokenizer } from '../../src/text/tokenizer.ts'
 
