@@ -35,7 +35,7 @@ export const inspect = define({
     if (path !== undefined && values.model !== undefined) throw usage('give the model once: as MODEL or with -m')
     using source = openWeights(path ?? values.model ?? bundledModel())
     const report = examine(source, (hp) =>
-      estimateMemory(source, hp.shape, {
+      estimateMemory(source, hp, {
         nCtx: values.ctxSize,
         nUbatch: values.ubatchSize,
         typeK: values.cacheTypeK,
