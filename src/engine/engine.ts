@@ -8,7 +8,7 @@ import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, 
 import type { ModelShape } from '../core/shape.ts'
 import { F16, F32, typeId } from '../ggml/types.ts'
 import type { ChatTemplate } from '../text/chat-template.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { openWeights } from '../weights/open.ts'

@@ -16,9 +16,9 @@ import { F32 } from '../ggml/types.ts'
 import type { LlamaWeights } from '../models/llama.ts'
 import { throughLayers } from '../models/stack.ts'
 import { linear } from '../nn/linear.ts'
-import { type AttendTraining, probabilities, project, rotatedHeads, valuesByHead, weigh } from './attention.ts'
+import { type AttendTraining, probabilities, project, rotatedHeads, valuesByHead, weigh } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
-import { embed, forwardLlama, logitsOf, runLayer, type TrainableLlama } from './llama.ts'
+import { embed, forwardLlama, logitsOf, runLayer, type TrainableLlama } from './trainable-llama.ts'
 
 /** Without constants, all passes have gradients. */
 type Shared = Omit<TrainableLlama, 'constants'> & Partial<TrainableLlama>

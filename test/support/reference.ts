@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { type FlashAttention, type LlamaContext, LlamaModel } from '../../src/bench/llama-cpp.ts'
-import { llama } from '../../src/ggml/llama.ts'
+import { llama } from '../../src/ggml/libllama.ts'
 import { F16 } from '../../src/ggml/types.ts'
 
 export interface ReferenceOptions {

@@ -2,7 +2,7 @@
 import type { Backend } from '../../src/ggml/backend.ts'
 import { llamaWeights } from '../../src/models/llama.ts'
 import type { Hyperparameters } from '../../src/models/model.ts'
-import { forwardLlama, type TrainableLlama } from '../../src/train/llama.ts'
+import { forwardLlama, type TrainableLlama } from '../../src/train/trainable-llama.ts'
 import type { Objective } from '../../src/train/objective.ts'
 import { Parameters } from '../../src/train/parameters.ts'
 import type { TrainText } from '../../src/train/text.ts'

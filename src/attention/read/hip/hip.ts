@@ -154,7 +154,7 @@ function read(o: Options, { headDim: d, nHead: H, nHeadKv: G }: ModelShape): Rea
       const order = reader.order(kept.layer.il)
       const stored = g.reshape(cache.layers[kept.layer.il]!.stores['list']!.tensor, choice.nSlots, nLists * G)
       const list = isSearch ? reader.search(kept, kept.q, order) : stored
-      if (isSearch) g.expand(g.copy(list, stored))
+      if (isSearch) g.expand(g.cpy(list, stored))
       return reader.attendOne(kept, list, order, needsProbabilities)
     }
   }

@@ -1,7 +1,7 @@
 import { canonicalSpec } from '../../src/attention/spec.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
 import { describe, expect, test } from 'vitest'
-import { type GenerateOptions, toRequest } from '../../src/engine/ask.ts'
+import { type GenerateOptions, toRequest } from '../../src/engine/generate-options.ts'
 import type { ChatMessage, ChatTemplate } from '../../src/text/chat-template.ts'
 import type { EncodeOptions, Tokenizer } from '../../src/text/tokenizer.ts'
 

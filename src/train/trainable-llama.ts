@@ -10,7 +10,7 @@ import type { Hyperparameters } from '../models/model.ts'
 import { gatedMlp } from '../nn/mlp.ts'
 import { rmsNorm } from '../nn/norm.ts'
 import type { WeightSource } from '../weights/source.ts'
-import { type AttendTraining, denseTraining } from './attention.ts'
+import { type AttendTraining, denseTraining } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
 import type { Parameters } from './parameters.ts'
 
