@@ -83,12 +83,12 @@ export function referenceGreedy(
   })
 }
 
-/** libllama's ids of `text`, without special tokens added. */
-export function referenceTokens(path: string, text: string): Int32Array {
+/** libllama's ids of `text`; with `addSpecial`, a model's BOS goes before them. */
+export function referenceTokens(path: string, text: string, addSpecial = false): Int32Array {
   using model = new LlamaModel(path)
   const bytes = new TextEncoder().encode(text)
-  const tokens = new Int32Array(bytes.length + 1)
-  return tokens.slice(0, llama().llama_tokenize(model.vocab, bytes, bytes.length, tokens, tokens.length, false, false))
+  const tokens = new Int32Array(bytes.length + 2)
+  return tokens.slice(0, llama().llama_tokenize(model.vocab, bytes, bytes.length, tokens, tokens.length, addSpecial, false))
 }
 
 /** `enum llama_ftype`: mixtures that libllama's quantiser makes. */
