@@ -1,20 +1,18 @@
 /**
  * What every method, and every pair that may work together, holds to (design: ten properties). Most of them compare with one
- * course of a sequence, which is computed once for a setting and a shape: a prompt read in odd pieces, then token by token.
+ * course of a sequence, which is computed once for a setting and a shape.
  */
 import { afterAll, describe, expect, it } from 'vitest'
 import { conflictOf } from '../../src/attention/catalogue.ts'
 import type { AnyMethod } from '../../src/attention/method.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import type { KvCache } from '../../src/kv/cache.ts'
 import { TestLayer } from './attention-layer.ts'
 import { N_LAYER, TestStack } from './attention-stack.ts'
 import { relativeError, TOLERANCE } from './close.ts'
+import { courseOf, decode, EARLY, LATE, oddPieces, ofTokens, PROMPT, readPrompt, restored, T, tokens, x } from './course.ts'
 import { modelOf, N_EMBD, type TestShape } from './layer-shape.ts'
 import { type MethodOptions, OPTIONS, optionsFor } from './method-options.ts'
-import { normals } from './random.ts'
-import { mappedResidentBytes } from './smaps.ts'
 
 export const SHAPES: readonly TestShape[] = [
   { nHead: 4, nHeadKv: 4, headDim: 32 },
@@ -29,40 +27,9 @@ export const SHAPES: readonly TestShape[] = [
     differs: (il) => ({ visible: il % 2 ? 'causal' : { window: 90 }, softcap: 1 }),
   },
 ]
-const PROMPT = 301
-const T = PROMPT + 30
-const x = normals(N_EMBD * T, 21)
-const tokens = (from: number, to: number) => x.subarray(from * N_EMBD, to * N_EMBD)
-
-const ofTokens = (outputs: number[], from: number, to: number) => outputs.slice(from * N_EMBD, to * N_EMBD)
 
 export const settingOf = (methods: readonly AnyMethod[], kind: keyof MethodOptions, options = OPTIONS): AttentionSetting =>
   methods.map((method) => ({ method: method.name, ...optionsFor(method, options)[kind](T) }))
-
-/** Reads a prompt in pieces of at most `size(at)` tokens. */
-async function readPrompt(
-  layer: TestLayer,
-  cache: KvCache,
-  size: (at: number) => number,
-  nPrompt = PROMPT,
-  from = x,
-): Promise<number[]> {
-  const outputs: number[] = []
-  for (let at = 0; at < nPrompt;) {
-    const n = Math.min(size(at), nPrompt - at, layer.attention.maxChunk(cache))
-    const [o] = await layer.attend([{ cache, x: from.subarray(at * N_EMBD, (at + n) * N_EMBD) }], at + n === nPrompt)
-    outputs.push(...o!)
-    at += n
-    cache.checkIntegrity()
-  }
-  return outputs
-}
-
-async function decode(layer: TestLayer, cache: KvCache, from: number, to: number): Promise<number[]> {
-  const outputs: number[] = []
-  for (let at = from; at < to; at++) outputs.push(...(await layer.attend([{ cache, x: tokens(at, at + 1) }]))[0]!)
-  return outputs
-}
 
 /** The model that a setting is tested with: methods by which layers share need several. */
 const stackFor = (methods: readonly AnyMethod[]) => (methods.some(({ axis }) => axis === 'share') ? TestStack : TestLayer)
@@ -76,63 +43,6 @@ function dense(layer: TestLayer): Float64Array {
   const known = denseOf.get(key) ?? layer.oracle(x).dense()
   denseOf.set(key, known)
   return known
-}
-
-async function saved(cache: KvCache): Promise<Uint8Array> {
-  const pieces: Uint8Array[] = []
-  await cache.save(async (bytes) => void pieces.push(bytes.slice()))
-  return Buffer.concat(pieces)
-}
-
-/** A cache like another, out of bytes. */
-async function restored(cache: KvCache, all: Uint8Array): Promise<KvCache> {
-  let at = 0
-  return await cache.restore(async (into) => {
-    into.set(all.subarray(at, at + into.length))
-    at += into.length
-    return at <= all.length
-  })
-}
-
-/** A sequence on its way, and what it leaves for others to begin with or to be compared with. */
-interface Course extends Disposable {
-  /** f32[nEmbd, T] */
-  readonly outputs: number[]
-  readonly afterPrompt: KvCache
-  /** After {@link EARLY} tokens, a fork and the bytes of the sequence itself. */
-  readonly early: KvCache
-  readonly bytes: Uint8Array
-  /** The sequence itself, after {@link LATE} tokens; the others are computed by a fork of it. */
-  readonly original: KvCache
-  /** Resident bytes after some tokens: as the kernel says, and as it declares. */
-  readonly resident: number
-  readonly declared: number
-  /** Positions in the cache when the last token comes, of each head in the first layer. */
-  readonly held: readonly (readonly number[])[]
-}
-
-const EARLY = PROMPT + 6
-const LATE = T - 9
-const oddPieces = (at: number) => (at < 128 ? 64 : 67)
-
-async function courseOf(layer: TestLayer): Promise<Course> {
-  const original = layer.newCache(4096)
-  const outputs = await readPrompt(layer, original, oddPieces)
-  const asPrompt = await saved(original)
-  outputs.push(...(await decode(layer, original, PROMPT, PROMPT + 3)))
-  // While there is no other cache: the kernel joins neighbouring stretches of memory.
-  const [resident, declared] = process.platform === 'linux' ? [mappedResidentBytes(original), original.bytesHeld] : [0, 0]
-  const afterPrompt = await restored(original, asPrompt)
-  outputs.push(...(await decode(layer, original, PROMPT + 3, EARLY)))
-  const early = original.fork()
-  const bytes = await saved(original)
-  outputs.push(...(await decode(layer, original, EARLY, LATE)))
-  using rest = original.fork()
-  outputs.push(...(await decode(layer, rest, LATE, T - 1)))
-  const held = rest.layers[0]!.rows.map((map) => Array.from({ length: map.nRows }, (_, rank) => map.position(map.row(rank))))
-  outputs.push(...(await decode(layer, rest, T - 1, T)))
-  const dispose = () => [original, afterPrompt, early].forEach((cache) => cache[Symbol.dispose]())
-  return { outputs, afterPrompt, early, bytes, original, resident, declared, held, [Symbol.dispose]: dispose }
 }
 
 /** What `make` gives, made when it is first asked for. */
@@ -189,7 +99,7 @@ export function conforms(
         const { afterPrompt, outputs } = await course()
         using left = afterPrompt.fork()
         using right = tight().newCache(1024)
-        await readPrompt(tight(), right, () => 128, 100)
+        await readPrompt(tight(), right, () => 128, tokens(0, 100))
         const [, actual] = await tight().attend([
           { cache: right, x: tokens(100, 101) },
           { cache: left, x: tokens(PROMPT, PROMPT + 1) },
@@ -199,10 +109,10 @@ export function conforms(
 
       it('4: no output sees a later token', async () => {
         const outputs = ofTokens(await atOnce(), 0, PROMPT)
-        const changed = x.slice()
+        const changed = tokens(0, PROMPT).slice()
         changed.fill(1, (PROMPT - 10) * N_EMBD)
         using other = tight().newCache(1024)
-        const others = await readPrompt(tight(), other, () => 512, PROMPT, changed)
+        const others = await readPrompt(tight(), other, () => 512, changed)
         const before = (all: number[]) => ofTokens(all, 0, PROMPT - 10)
         expect(relativeError(before(others), before(outputs))).toBeLessThan(1e-5)
         expect(others.slice(before(others).length)).not.toEqual(outputs.slice(before(outputs).length))
