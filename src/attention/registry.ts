@@ -1,4 +1,5 @@
 /** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
 import type { AnyMethod } from './method.ts'
+import { sparq } from './read/sparq/sparq.ts'
 
-export const METHODS: readonly AnyMethod[] = []
+export const METHODS: readonly AnyMethod[] = [sparq]

@@ -3,7 +3,7 @@ import { ggml } from '../../src/ggml/library.ts'
 import { Ops } from '../../src/ggml/ops.ts'
 import { nElements, type Tensor } from '../../src/ggml/tensor.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import type { SequenceCache } from '../../src/kv/cache.ts'
+import type { KvCache } from '../../src/kv/cache.ts'
 import { roundUp, TILE } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
@@ -123,15 +123,15 @@ function expectedOutputs(oracle: Oracle, from: number, options: Options, type: n
     .slice(from * N_EMBD)
 }
 
-async function readPrompt(layer: TestLayer, cache: SequenceCache, n = PROMPT, size = 512): Promise<void> {
+async function readPrompt(layer: TestLayer, cache: KvCache, n = PROMPT, size = 512): Promise<void> {
   for (let at = 0; at < n;) {
-    const end = Math.min(n, at + size, at + layer.attention.mostTokens(cache))
+    const end = Math.min(n, at + size, at + layer.attention.maxChunk(cache))
     await layer.attend([{ cache, x: tokens(at, end) }], end === n)
     at = end
   }
 }
 
-async function decode(layer: TestLayer, cache: SequenceCache, from: number, to: number): Promise<number[]> {
+async function decode(layer: TestLayer, cache: KvCache, from: number, to: number): Promise<number[]> {
   const outputs: number[] = []
   for (let at = from; at < to; at++) outputs.push(...(await layer.attend([{ cache, x: tokens(at, at + 1) }]))[0]!)
   return outputs
@@ -181,7 +181,7 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     // Other text first, as long as what comes in its place: a count alone would not tell.
     await readPrompt(layer, cut, kept)
     await layer.attend([{ cache: cut, x: x.map((v) => v + 1).subarray(kept * N_EMBD, PROMPT * N_EMBD) }])
-    cut.truncate(kept)
+    expect(layer.attention.truncate(cut, kept)).toBe(true)
     await layer.attend([{ cache: cut, x: tokens(kept, PROMPT) }])
     await readPrompt(layer, other, PROMPT)
     expect(
@@ -297,7 +297,7 @@ describe('what sparq reads', () => {
       count(b, nElements(b.ne))
       return cpy.call(this, a, b)
     })
-    const keysRead = layer.attention.keysRead(cache, 1)
+    const keysRead = layer.attention.cost(cache, layer.attention.facts(cache, 1)).read
     await layer.attend([{ cache, x: long.subarray((S - 1) * N_EMBD) }])
     expect(nTouched / G).toBe(S * r + 2 * k * d + 4 * d + d)
     expect((keysRead / G) * 2 * d).toBe(S * r + 2 * k * d)
@@ -308,7 +308,7 @@ describe('what sparq reads', () => {
     ['once', 2],
   ] as const)('takes the memory of keys and values stored %s', (store, copies) => {
     using layer = new TestLayer({ method: 'sparq', r: 8, store }, SHAPES[1]!, F16)
-    const [cells] = layer.attention.layout(layer.modelShape, { k: F16, v: F16 }).layers
+    const [cells] = layer.attention.layout({ k: F16, v: F16 }).layers
     const grows = Object.values(cells!).filter(({ fixed }) => fixed === undefined)
     expect(grows.map(({ width }) => width)).toEqual(Array.from({ length: copies }, () => 64))
   })
