@@ -1,5 +1,6 @@
 /** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
 import type { AnyMethod } from './method.ts'
+import { hip } from './read/hip/hip.ts'
 import { sparq } from './read/sparq/sparq.ts'
 
-export const METHODS: readonly AnyMethod[] = [sparq]
+export const METHODS: readonly AnyMethod[] = [hip, sparq]

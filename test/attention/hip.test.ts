@@ -1,11 +1,13 @@
 import fc from 'fast-check'
 import { afterAll, describe, expect, it, vi } from 'vitest'
-import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/hip-search.ts'
+import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/read/hip/tree-search.ts'
+import type { Attention } from '../../src/attention/attention.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
+import { layerShapes } from '../../src/core/shape.ts'
 import { Backend } from '../../src/ggml/backend.ts'
 import { Graph, Scratch } from '../../src/ggml/graph.ts'
 import { F16, F32, I32 } from '../../src/ggml/types.ts'
-import { SequenceCache } from '../../src/kv/cache.ts'
+import { KvCache } from '../../src/kv/cache.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD, type TestShape } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
@@ -235,7 +237,7 @@ describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: TestS
     using fresh = layer.newCache(512)
     await layer.attend([{ cache, x: take(0, 296) }])
     for (let t = 296; t < 302; t++) await layer.attend([{ cache, x: take(t + 50, t + 51) }])
-    cache.truncate(292)
+    expect(layer.attention.truncate(cache, 292)).toBe(true)
     await layer.attend([{ cache, x: take(292, 299) }])
     const [again] = await layer.attend([{ cache, x: take(299, 300) }])
     for (const [from, to] of [
@@ -344,7 +346,9 @@ describe('the tree search', () => {
 })
 
 describe('the keys it reads', () => {
-  const SHAPE = { arch: 'test', nLayer: 4, nEmbd: 1, nHead: 32, nHeadKv: 8, headDim: 16, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+  const ANY = { arch: 'test', nLayer: 4, nEmbd: 1, nHead: 32, nHeadKv: 8, headDim: 16, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+  const SHAPE = { ...ANY, layers: layerShapes(ANY) }
+  const keysRead = (attention: Attention, cache: KvCache) => attention.cost(cache, attention.facts(cache, 1)).read
 
   it.each([
     ['query', 'center', 4 * (512 + 257 + 512 * 8)],
@@ -352,10 +356,10 @@ describe('the keys it reads', () => {
     ['kv', 'last', 512 + 257 + (512 * 9) / 2],
   ])('are those of the formula at 128k: heads=%s, %s', (heads, representative, perKvHead) => {
     const attention = attentionFor(spec({ heads, representative, dense_layers: 1 }), SHAPE)
-    using cache = new SequenceCache(attention.layout(SHAPE, { k: F16, v: F16 }), 131072 + 64)
+    using cache = new KvCache(attention.layout({ k: F16, v: F16 }), 131072 + 64)
     cache.append(131072) // The next token is one to search for. Its window is cut to whole blocks of 2: 257 keys.
     const dense = 131073
-    expect(attention.keysRead(cache, 1)).toBe(8 * (dense + 3 * perKvHead))
+    expect(keysRead(attention, cache)).toBe(8 * (dense + 3 * perKvHead))
   })
 
   it('are those it gathers', async () => {
@@ -367,7 +371,8 @@ describe('the keys it reads', () => {
       const gathered = vi.spyOn(Graph.prototype, 'getRowsAsStored')
       for (let t = N_PROMPT; t < N_PROMPT + 12; t++) {
         gathered.mockClear()
-        const counted = layer.attention.keysRead(cache, 1)
+        layer.forgetPlan()
+        const counted = keysRead(layer.attention, cache)
         await layer.attend([{ cache, x: x.subarray(t * N_EMBD, (t + 1) * N_EMBD) }])
         const elements = gathered.mock.calls
           .filter(([from]) => from.type === F16)
