@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import type { SequenceCache } from '../../src/kv/cache.ts'
+import type { KvCache } from '../../src/kv/cache.ts'
 import { residentTotal } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { type TestShape, N_EMBD } from '../support/layer-shape.ts'
@@ -74,7 +74,7 @@ function h2oOracle(oracle: Oracle, segments: Segments, { heavy, recent, aggregat
   return { outputs: oracle.layer((at, h) => outputs[at]![h]!), held }
 }
 
-async function run(layer: TestLayer, cache: SequenceCache, segments: Segments, piece = Infinity): Promise<number[]> {
+async function run(layer: TestLayer, cache: KvCache, segments: Segments, piece = Infinity): Promise<number[]> {
   const outputs: number[] = []
   let at = 0
   for (const n of segments) {
@@ -90,7 +90,7 @@ async function run(layer: TestLayer, cache: SequenceCache, segments: Segments, p
 }
 
 /** Kept positions of a KV head with their scores, read from the cache's memory. */
-function scoresOf(cache: SequenceCache, head: number): Map<number, number> {
+function scoresOf(cache: KvCache, head: number): Map<number, number> {
   const { stores, rows } = cache.layers[0]!
   const { width } = stores['score']!.layout
   const data = stores['score']!.data()
@@ -201,7 +201,7 @@ describe('h2o', () => {
   const shape = { nHead: 8, nHeadKv: 4, headDim: 64 }
   const long = normals(N_EMBD * 1500, 41)
 
-  async function keptAfter(setting: string, type = F32): Promise<SequenceCache> {
+  async function keptAfter(setting: string, type = F32): Promise<KvCache> {
     using layer = new TestLayer(setting, shape, type)
     const cache = layer.newCache(4096)
     for (let at = 0; at < 1500; at += 500) {
@@ -222,8 +222,8 @@ describe('h2o', () => {
     ['h2o:budget=0.01%', 2],
   ])('%s holds so many of 1500, with the current one', async (setting, n) => {
     using cache = await keptAfter(setting)
-    const { nRows, nHigh, nSeen } = cache.rows
-    expect([nRows, nHigh, nSeen]).toEqual([n - 1, n, 1503])
+    const { nRows, highWater, nSeen } = cache.rows
+    expect([nRows, highWater, nSeen]).toEqual([n - 1, n, 1503])
   })
 
   it.skipIf(process.platform !== 'linux').each([
@@ -237,9 +237,9 @@ describe('h2o', () => {
     const { k, v, stores } = cache.layers[0]!
     const score = stores['score']!.layout
     const layout = { layers: [{ k: k.layout, v: v.layout, score, fresh: score }] }
-    expect(cache.bytesHeld).toBe(residentTotal(layout, cache.rows.nHigh))
+    expect(cache.bytesHeld).toBe(residentTotal(layout, cache.rows.highWater))
     expect(cache.bytesHeld).toBeLessThanOrEqual(bytes)
-    expect(residentTotal(layout, cache.rows.nHigh + 1)).toBeGreaterThan(bytes)
+    expect(residentTotal(layout, cache.rows.highWater + 1)).toBeGreaterThan(bytes)
     expect(mappedResidentBytes(cache)).toBeLessThanOrEqual(cache.bytesHeld)
     expect(mappedResidentBytes(cache)).toBeGreaterThan(0.98 * cache.bytesHeld)
   })
