@@ -327,7 +327,7 @@ describe('lckv together with', () => {
           await stack.attend([{ cache, x: x.subarray(0, 38 * N_EMBD) }])
           await stack.attend([{ cache, x: token(38) }])
           for (const [, { k, v, stores, rows }] of cache.owned) {
-            for (const store of [k, v, stores['columns']]) scribble(store, rows[0]!.nextRow(0), garbage)
+            for (const store of [k, v, stores['kT']]) scribble(store, rows[0]!.nextRow(0), garbage)
           }
           results.push((await stack.attend([{ cache, x: token(39) }]))[0]!)
         }
