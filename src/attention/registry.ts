@@ -2,5 +2,7 @@
 import { h2o } from './keep/h2o.ts'
 import { streaming } from './keep/streaming.ts'
 import type { AnyMethod } from './method.ts'
+import { hip } from './read/hip/hip.ts'
+import { sparq } from './read/sparq/sparq.ts'
 
-export const METHODS: readonly AnyMethod[] = [streaming, h2o]
+export const METHODS: readonly AnyMethod[] = [streaming, h2o, hip, sparq]
