@@ -43,6 +43,24 @@ test('a file imports only from its own folder and from lower rows', () => {
   expect(wrong).toEqual([])
 })
 
+/** The rooms of attention: axes are strangers to each other, and kernels serve them all. */
+const ROOMS = ['share', 'keep', 'read', 'kernels']
+const roomOf = (path: string) => ROOMS.find((room) => path.startsWith(`attention/${room}/`))
+const mayImport = (from: string | undefined, to: string | undefined) =>
+  from === undefined || to === undefined || from === to || (to === 'kernels' && from !== 'kernels')
+
+test('the rooms of attention keep to themselves', () => {
+  const wrong: string[] = []
+  for (const file of files) {
+    for (const path of importsOf(readFileSync(join(SRC, file), 'utf8'))) {
+      const to = posix.join(dirname(file), path)
+      if (!mayImport(roomOf(file), roomOf(to))) wrong.push(`${file} imports ${path}`)
+    }
+  }
+  expect(wrong).toEqual([])
+  expect([mayImport('keep', 'kernels'), mayImport('kernels', 'keep'), mayImport('read', 'keep')]).toEqual([true, false, false])
+})
+
 /** Ways that lead from a file through what it imports back to it. */
 function cyclesOf(imports: ReadonlyMap<string, readonly string[]>): string[] {
   const cycles: string[] = []

@@ -106,7 +106,7 @@ describe('graphs grow to what a step needs', () => {
     async (setting) => {
       using runner = await newRunner()
       const tokens = heldoutTokens(64)
-      const sequences = Array.from({ length: 4 }, () => runner.newSequence(40_000, setting))
+      const sequences = Array.from({ length: 3 }, () => runner.newSequence(40_000, setting))
       try {
         // Rows of zeros are as good as any for how large a graph becomes.
         for (const { cache, attention } of sequences) {
@@ -115,7 +115,7 @@ describe('graphs grow to what a step needs', () => {
         }
         const chunk = (n: number): RunPart[] =>
           sequences.map((sequence) => ({ sequence, tokens: tokens.subarray(0, n), logits: 'last' }))
-        for (const n of [8, 1]) for (const logits of await runner.run(chunk(n))) expect(logits!.every(Number.isFinite)).toBe(true)
+        for (const n of [8]) for (const logits of await runner.run(chunk(n))) expect(logits!.every(Number.isFinite)).toBe(true)
         for (const { cache } of sequences) cache.checkIntegrity()
       } finally {
         for (const sequence of sequences) sequence[Symbol.dispose]()
