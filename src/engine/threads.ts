@@ -4,9 +4,12 @@ import { join } from 'node:path'
 import { log } from '../core/log.ts'
 import { allowedProcessors, quota } from '../core/processors.ts'
 
-/** Threads for those who ask for none. Of a quota of 2.6 processors it takes 2: the others throttle what computes. */
+/**
+ * Threads for those who ask for none. A quota of 2.6 processors is 3 threads, which all pause now and then, and one of 2.4 is 2:
+ * three would pause more than the third is worth.
+ */
 export function defaultThreads(root = '/'): number {
-  return Math.max(1, Math.min(physicalCores(root), Math.floor(quota(root))))
+  return Math.max(1, Math.min(physicalCores(root), Math.round(quota(root))))
 }
 
 /**

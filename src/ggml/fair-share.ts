@@ -4,6 +4,9 @@
  * After each of a graph's many operations ggml's threads spin until the slowest has done its part. When one of them has no
  * processor, that takes a time slice of the system's scheduler, hundreds of times as long as the operation. So we take no more
  * threads than others lately left us processors; with a single thread nobody waits.
+ *
+ * Results are the same to the last bit with any number, but where ggml's flash attention reads 512 rows and more for a single
+ * query: it adds up one part per thread.
  */
 import { allowedProcessors, busySeconds } from '../core/processors.ts'
 

@@ -44,8 +44,9 @@ describe('threads by default', () => {
 
   test.each([
     ['300000 100000', 3],
-    ['260000 100000', 2],
-    ['50000 100000', 1],
+    ['260000 100000', 3],
+    ['240000 100000', 2],
+    ['20000 100000', 1],
     ['max 100000', 8],
   ])('version 2 of control groups, cpu.max %s', (max, expected) => {
     const files = { 'proc/self/cgroup': '0::/\n', 'sys/fs/cgroup/cpu.max': `${max}\n` }
