@@ -1,7 +1,7 @@
 /** The engines of a run: loaded once, and given a seat (caches of their own) for each group of tests. */
-import { availableParallelism } from 'node:os'
 import { KvasirError } from '../core/errors.ts'
 import { Runner } from '../engine/runner.ts'
+import { threadsFor } from '../engine/threads.ts'
 import { typeId } from '../ggml/types.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -27,7 +27,7 @@ export async function loadEngines(
   options: BenchOptions,
   { signal, onProgress }: Pick<BenchInput, 'signal' | 'onProgress'>,
 ): Promise<Engines> {
-  const nThreads = options.nThreads ?? availableParallelism()
+  const nThreads = threadsFor(options.nThreads)
   const turns = new Turns()
   const source = openWeights(options.model)
   let runner: Runner | undefined
