@@ -1,11 +1,13 @@
 /** The registry of attention methods: one line each. Help, request schema, docs, web form and conformance tests follow from it. */
 import type { AnyMethod } from './method.ts'
+import { chai } from './share/chai/chai.ts'
 import { drop } from './share/drop.ts'
 import { lckv } from './share/lckv.ts'
 import { sa } from './share/sa.ts'
 
 export const METHODS: readonly AnyMethod[] = [
-  lckv, //
+  chai, //
+  lckv,
   sa,
   drop,
 ]

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { F16, F32, typeId } from '../../src/ggml/types.ts'
-import type { SequenceCache } from '../../src/kv/cache.ts'
+import type { KvCache } from '../../src/kv/cache.ts'
 import { N_LAYER, TestStack } from '../support/attention-stack.ts'
 import { BUNDLED_GGUF } from '../support/bundled.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
@@ -68,10 +68,10 @@ function chaiOracle(stack: ReturnType<TestStack['oracle']>, count: number, isCau
   })
 }
 
-async function outputs(stack: TestStack, size: (at: number) => number, cache: SequenceCache = stack.newCache(1024), until = T) {
+async function outputs(stack: TestStack, size: (at: number) => number, cache: KvCache = stack.newCache(1024), until = T) {
   const all: number[] = []
   for (let at = cache.nTokens; at < until;) {
-    const n = Math.min(size(at), until - at, stack.attention.mostTokens(cache))
+    const n = Math.min(size(at), until - at, stack.attention.maxChunk(cache))
     all.push(...(await stack.attend([{ cache, x: x.subarray(at * N_EMBD, (at + n) * N_EMBD) }]))[0]!)
     at += n
   }
@@ -114,15 +114,15 @@ describe.each(SHAPES)('chai, $nHead heads on $nHeadKv of $headDim', (shape) => {
     expect(bytes('v')).toBe(N_LAYER * G * 4096 * d * 2)
     expect(bytes('first')).toBe(0)
     expect(cache.bytesHeld).toBe(bytes('k') + bytes('v'))
-    expect(stack.attention.canTruncate(cache, 5)).toBe(true)
-    expect(stack.attention.canTruncate(cache, 4)).toBe(false)
+    expect(stack.attention.truncate(cache, 4)).toBe(false)
+    expect(stack.attention.truncate(cache, 5)).toBe(true)
   })
 
   it('goes on from where it was cut back to', async () => {
     using stack = new TestStack('chai:ratio=0.5', shape, F32)
     using cache = stack.newCache(1024)
     const expected = await outputs(stack, () => 64, cache)
-    cache.truncate(69)
+    expect(stack.attention.truncate(cache, 69)).toBe(true)
     expect(await outputs(stack, () => 64, cache)).toEqual(expected.slice(69 * N_EMBD))
   })
 
@@ -130,7 +130,8 @@ describe.each(SHAPES)('chai, $nHead heads on $nHeadKv of $headDim', (shape) => {
     using stack = new TestStack('chai:clusters=1', shape, F32)
     using cache = stack.newCache(1024)
     await outputs(stack, () => T, cache, 100)
-    expect(stack.attention.keysRead(cache, 1)).toBeCloseTo((101 * N_LAYER * (1 + shape.nHeadKv)) / 2, 6)
+    const { attention } = stack
+    expect(attention.cost(cache, attention.facts(cache, 1)).read).toBeCloseTo((101 * N_LAYER * (1 + shape.nHeadKv)) / 2, 6)
   })
 })
 
@@ -182,7 +183,7 @@ describe('on a model', () => {
       const all: number[] = []
       while (sequence.cache.nTokens < tokens.length) {
         const at = sequence.cache.nTokens
-        const n = at < 80 ? Math.min(sequence.attention.mostTokens(sequence.cache), 80 - at) : 1
+        const n = at < 80 ? Math.min(sequence.attention.maxChunk(sequence.cache), 80 - at) : 1
         const [some] = await runner.run([{ sequence, tokens: tokens.subarray(at, at + n), logits: 'last' }])
         if (at >= 80) all.push(...some!)
       }

@@ -1,4 +1,5 @@
-/** What methods by which layers share ask of a model before they do. */
+/** Why a model cannot be shared as a method would. */
+import { KvasirError } from '../../core/errors.ts'
 import type { LayerShape, ModelShape } from '../../core/shape.ts'
 
 /** Why layers that read each other's keys and values already cannot share more, or null for a model whose layers do not. */
@@ -10,14 +11,28 @@ export function refusesSharing({ layers, sharing }: ModelShape): string | null {
 
 /** Why a layer cannot take what another finds for its own heads and queries, or null. */
 export function refusesLayer(layer: LayerShape, from: LayerShape): string | null {
-  const [ours, theirs] = [describe(layer), describe(from)]
-  const differing = ours.findIndex((text, i) => text !== theirs[i])
-  if (differing === -1) return null
-  return `layer ${layer.il} ${ours[differing]}, and layer ${from.il} ${theirs[differing]}`
+  const [ours, theirs] = [described(layer), described(from)]
+  const at = ours.findIndex((text, i) => text !== theirs[i])
+  return at === -1 ? null : `layer ${layer.il} ${ours[at]}, and layer ${from.il} ${theirs[at]}`
 }
 
-function describe({ visible, nHead, nHeadKv }: LayerShape): readonly string[] {
-  const sees =
-    typeof visible === 'object' ? `the last ${visible.window} tokens` : visible === 'strict' ? 'those before' : 'all tokens'
-  return [`sees ${sees}`, `has ${nHead} heads on ${nHeadKv}`]
+function described({ visible, nHead, nHeadKv }: LayerShape): readonly string[] {
+  const seen = typeof visible === 'object' ? `the last ${visible.window} tokens` : visible === 'strict' ? 'those before' : 'all tokens'
+  return [`sees ${seen}`, `has ${nHead} heads on ${nHeadKv}`]
+}
+
+/** Why `make` fails, if it is something that a user can mend; null if it does not. */
+export function refusalOf(make: () => unknown): string | null {
+  try {
+    make()
+    return null
+  } catch (error) {
+    if (error instanceof KvasirError) return error.message.replace(/^attention: /, '')
+    throw error
+  }
+}
+
+/** A setting that cannot be, whatever method it names. */
+export function attentionInvalid(reason: string): KvasirError {
+  return new KvasirError('attention_invalid', { reason, param: 'attention' })
 }
