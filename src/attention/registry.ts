@@ -3,11 +3,7 @@ import type { AnyMethod } from './method.ts'
 import { chai } from './share/chai/chai.ts'
 import { drop } from './share/drop.ts'
 import { lckv } from './share/lckv.ts'
+import { lisa } from './share/lisa/lisa.ts'
 import { sa } from './share/sa.ts'
 
-export const METHODS: readonly AnyMethod[] = [
-  chai, //
-  lckv,
-  sa,
-  drop,
-]
+export const METHODS: readonly AnyMethod[] = [chai, lckv, lisa, sa, drop]

@@ -17,7 +17,8 @@ export function refusesLayer(layer: LayerShape, from: LayerShape): string | null
 }
 
 function described({ visible, nHead, nHeadKv }: LayerShape): readonly string[] {
-  const seen = typeof visible === 'object' ? `the last ${visible.window} tokens` : visible === 'strict' ? 'those before' : 'all tokens'
+  const seen =
+    typeof visible === 'object' ? `the last ${visible.window} tokens` : visible === 'strict' ? 'those before' : 'all tokens'
   return [`sees ${seen}`, `has ${nHead} heads on ${nHeadKv}`]
 }
 

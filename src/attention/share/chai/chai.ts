@@ -42,7 +42,9 @@ const options = z
       .string()
       .regex(/^[^+,=]{1,4096}$/, 'a path without + , and =')
       .optional()
-      .describe('clusters of each layer as kvasir calibrate chai found them; a name on a server (default: MODEL.chai.json beside the model)'),
+      .describe(
+        'clusters of each layer as kvasir calibrate chai found them; a name on a server (default: MODEL.chai.json beside the model)',
+      ),
     clusters: z
       .union([count, z.string().regex(COUNTS, 'clusters of all layers are written 8, of each 18x32/14x4')])
       .optional()
