@@ -1,5 +1,6 @@
 /** A setting at work on a model: the answers of the axes put together to the attention of one sequence. */
 import type { Json } from '../core/json.ts'
+import type { BoundAttention } from '../core/request.ts'
 import { type LayerShape, type ModelShape, windowOf } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F32 } from '../ggml/types.ts'
@@ -31,7 +32,7 @@ const READ_STEP = 256
 const SHORT_STEP = 64
 const SHORT_ROWS = 512
 
-export class Attention {
+export class Attention implements BoundAttention {
   /** The setting as it is written, with the options that are not the defaults. */
   readonly spec: string
   readonly shape: ModelShape
@@ -49,7 +50,8 @@ export class Attention {
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
   mostSeen(nCtx: number): number {
-    return this.#keep.unbounded && this.#keep.capacity(Infinity) <= nCtx ? Infinity : nCtx
+    const most = this.#keep.unbounded && this.#keep.capacity(Infinity) <= nCtx ? Infinity : nCtx
+    return Math.min(most, this.shape.nPositions ?? Infinity)
   }
 
   /** An empty cache for up to `nCtx` tokens; see {@link KvCache}. */

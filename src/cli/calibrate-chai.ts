@@ -1,6 +1,6 @@
 /** `kvasir calibrate chai`: finds how many clusters of heads each layer of a model has. */
 import { z } from 'zod'
-import { calibrationPath } from '../attention/chai-calibration.ts'
+import { calibrationPath } from '../attention/share/chai/calibration.ts'
 import { parseCount } from '../core/sizes.ts'
 import { bundledModel } from '../engine/model.ts'
 import { defaultThreads } from '../engine/threads.ts'

@@ -38,6 +38,8 @@ export interface ModelShape {
   readonly nVocab: number
   /** Positions the model was trained for. */
   readonly nCtxTrain: number
+  /** Positions there are, where they are learned: there is nothing beyond. */
+  readonly nPositions?: number
   readonly layers: readonly LayerShape[]
   /** There if layers read each other's keys and values. */
   readonly sharing?: LayerSharing

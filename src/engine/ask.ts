@@ -1,7 +1,6 @@
 /** What callers of the library write, and how it becomes the engine's request. The command line goes the same way. */
-import { canonicalSpec } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
-import type { AttentionSetting, GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
+import type { AttentionSetting, BoundAttention, GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
 import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
 import { encodeChat } from '../text/chat.ts'
@@ -82,6 +81,8 @@ export interface Completion {
 interface Texts {
   readonly tokenizer: Tokenizer
   readonly template: ChatTemplate
+  /** Errors: `attention_invalid`. */
+  bind(setting: AttentionSetting): BoundAttention
 }
 
 /** What callers write → what the engine takes. Throws `invalid_request` with the name of the field, or `attention_invalid`. */
@@ -97,7 +98,7 @@ export function toRequest(texts: Texts, options: GenerateOptions): GenerateReque
     promptLogprobs: false,
     ignoreEos: ignoreEos ?? false,
     nCtx: nCtx === undefined ? undefined : whole('nCtx', nCtx, 1, Number.MAX_SAFE_INTEGER),
-    attention: attention === undefined ? undefined : canonicalSpec(attention),
+    attention: attention === undefined ? undefined : texts.bind(attention),
     signal,
   }
 }

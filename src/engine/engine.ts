@@ -2,9 +2,9 @@
  * The engine: takes requests, runs them together step by step, and streams what comes out.
  */
 import { basename, resolve } from 'node:path'
-import { canonicalSpec } from '../attention/spec.ts'
+import { canonicalSpec, DENSE } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
-import type { AttentionSetting, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
+import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { F16, F32, typeId } from '../ggml/types.ts'
 import type { ChatTemplate } from '../text/chat-template.ts'
@@ -13,6 +13,7 @@ import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
+import { Attention } from '../attention/attention.ts'
 import { Runner } from './runner.ts'
 import { Scheduler } from './scheduler.ts'
 import { checkFits, Sequence } from './sequence.ts'
@@ -90,8 +91,8 @@ export class Engine implements AsyncDisposable {
   readonly nCtx: number
   readonly nParallel: number
   readonly nThreads: number
-  /** The setting of requests that name none, as it is written. */
-  readonly attention: string
+  /** Of requests that name none. */
+  readonly #attention: Attention
   /** Called once per finished or aborted request. */
   onFinished: ((request: FinishedRequest) => void) | undefined
   readonly #runner: Runner
@@ -112,7 +113,7 @@ export class Engine implements AsyncDisposable {
     this.nCtx = options.nCtx || parts.runner.shape.nCtxTrain
     this.nParallel = options.nParallel ?? 4
     this.nThreads = parts.runner.nThreads
-    this.attention = parts.runner.attention(options.attention ?? 'dense').spec
+    this.#attention = parts.runner.attention(options.attention ?? DENSE)
     const nBatch = Math.min(options.nBatch ?? 2048, options.nUbatch ?? 512)
     const nLogits = Math.max(1, Math.floor(LOGITS_BYTES / (4 * this.shape.nVocab)))
     this.#scheduler = new Scheduler({ nParallel: this.nParallel, nBatch, nLogits })
@@ -147,16 +148,16 @@ export class Engine implements AsyncDisposable {
   /** Throws at once for a prompt that does not fit (`exceed_context_size_error`); otherwise queues. Leaving the loop aborts. */
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     if (this.#closed) throw new KvasirError('closed')
-    const attention = this.#runner.attention(request.attention ?? this.attention)
-    const nCtx = this.mostTokens(request)
-    checkFits(request, nCtx)
+    const attention = request.attention instanceof Attention ? request.attention : this.#attention
+    const nCtx = attention.mostSeen(Math.min(this.nCtx, request.nCtx ?? Infinity))
+    checkFits(request, { nCtx, nVocab: this.shape.nVocab })
     const { waiting } = this.#scheduler
     if (waiting.length >= MOST_WAITING) throw new KvasirError('overloaded', { waiting: waiting.length })
     const sequence = new Sequence(request, {
       tokenizer: this.tokenizer,
       nVocab: this.shape.nVocab,
       nCtx,
-      method: attention.spec,
+      attention,
       denseBytes: (nTokens) => this.#runner.denseBytes(nTokens),
       onAbort: () => this.#onAbort(),
     })
@@ -165,9 +166,14 @@ export class Engine implements AsyncDisposable {
     return sequence.events
   }
 
-  /** Tokens that a request may have, prompt and answer; Infinity where its attention goes on for ever. Throws `attention_invalid`. */
-  mostTokens({ nCtx = this.nCtx, attention = this.attention }: Pick<GenerateRequest, 'nCtx' | 'attention'>): number {
-    return this.#runner.attention(attention).mostSeen(Math.min(this.nCtx, nCtx))
+  /** The setting of requests that name none, as it is written. */
+  get attention(): string {
+    return this.#attention.spec
+  }
+
+  /** A setting, bound to the model for a request; left out, the engine's own. Errors: `attention_invalid`. */
+  bind(setting?: AttentionSetting): BoundAttention {
+    return setting === undefined ? this.#attention : this.#runner.attention(setting)
   }
 
   stats(): EngineStats {
@@ -207,8 +213,8 @@ export class Engine implements AsyncDisposable {
     await Promise.resolve() // so that requests submitted together start together
     for (;;) {
       this.#scheduler.admit((sequence) => {
-        const { nCtx = this.nCtx, attention = this.attention } = sequence.request
-        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), attention)
+        const { nCtx = this.nCtx } = sequence.request
+        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), sequence.attention)
         sequence.times.started = performance.now()
       })
       this.#finishEnded()
@@ -226,8 +232,12 @@ export class Engine implements AsyncDisposable {
   async #step(step: ReturnType<Scheduler['next']>): Promise<void> {
     this.#computing = step.map(({ sequence }) => sequence)
     try {
-      const logits = await this.#runner.run(step.map(({ part }) => part))
-      for (const [i, { sequence, part }] of step.entries()) sequence.advance(part, logits[i]!)
+      const results = await this.#runner.step(step.map(({ part }) => part))
+      for (const [i, { sequence, part }] of step.entries()) {
+        const result = results[i]!
+        if ('error' in result) sequence.fail(result.error)
+        else sequence.advance(part, result.logits)
+      }
     } catch (error) {
       // An interrupted step changed nothing: sequences that were not aborted simply run again.
       if (error instanceof KvasirError && error.code === 'aborted') return

@@ -3,7 +3,7 @@ import { attentionFor } from '../attention/spec.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { rowBytes, typeId } from '../ggml/types.ts'
 import { bytesPerToken, residentTotal } from '../kv/layout.ts'
-import { architectureOf } from '../models/index.ts'
+import { architectureOf } from '../models/registry.ts'
 import type { Hyperparameters } from '../models/model.ts'
 import type { WeightSource } from '../weights/source.ts'
 
@@ -33,7 +33,7 @@ export function hyperparametersOf(source: WeightSource): Hyperparameters {
 
 export function estimateMemory(source: WeightSource, shape: ModelShape, options: EstimateOptions): MemoryEstimate {
   const nCtx = options.nCtx || shape.nCtxTrain
-  const layout = attentionFor('dense', shape).layout(shape, { k: typeId(options.typeK), v: typeId(options.typeV) })
+  const layout = attentionFor('dense', shape).layout({ k: typeId(options.typeK), v: typeId(options.typeV) })
   const weightBytes = [...source.tensors.values()].reduce((sum, { nBytes }) => sum + nBytes, 0)
   const cacheBytes = residentTotal(layout, nCtx)
   const computeBytes = scratchBytes(shape, nCtx, Math.min(options.nUbatch, nCtx))

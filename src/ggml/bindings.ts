@@ -86,6 +86,7 @@ export const GGML = {
   ggml_relu: ['ptr', 'ptr', 'ptr'],
   ggml_silu: ['ptr', 'ptr', 'ptr'],
   ggml_tanh: ['ptr', 'ptr', 'ptr'],
+  ggml_gelu: ['ptr', 'ptr', 'ptr'],
   ggml_norm: ['ptr', 'ptr', 'ptr', 'f32'],
   ggml_floor: ['ptr', 'ptr', 'ptr'],
   ggml_rms_norm: ['ptr', 'ptr', 'ptr', 'f32'],

@@ -3,7 +3,7 @@ import { readBody } from './body.ts'
 import type { AppContext, ServedEngine } from './context.ts'
 import { invalid } from './error-body.ts'
 import type { Format, Part } from './format.ts'
-import { answer, contextOf, toRequests } from './generate.ts'
+import { answer, allowedTo, toRequests } from './generate.ts'
 import { chatLogprobs } from './logprobs.ts'
 import { tokensOfChat } from './prompt.ts'
 import { refuseUnsupported } from './refused.ts'
@@ -31,9 +31,11 @@ export async function chatCompletions(c: AppContext): Promise<Response> {
   const { engine } = c.var
   const body = await readBody(c, chatSchema, refuseUnsupported)
   if (body.top_logprobs !== undefined && !body.logprobs) throw invalid('top_logprobs', 'needs logprobs to be true')
+  const { nCtx, attention } = allowedTo(c, body)
   const requests = toRequests(c, {
     body,
-    prompts: [await tokensOfChat(engine, body.messages, contextOf(c, body))],
+    attention,
+    prompts: [await tokensOfChat(engine, body.messages, nCtx)],
     topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : -1,
     promptLogprobs: false,
     stop: engine.template.stop,

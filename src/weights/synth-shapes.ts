@@ -9,7 +9,7 @@ interface Llama3Scaling {
   readonly originalContext: number
 }
 
-export interface SynthShape extends ModelShape {
+export interface SynthShape extends Omit<ModelShape, 'layers'> {
   readonly ropeTheta: number
   readonly rmsNormEps: number
   /** The output matrix is the token embedding. */

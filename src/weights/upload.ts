@@ -29,6 +29,8 @@ interface Request {
   /** Null for a constant computed by us. */
   readonly info: TensorInfo | null
   readonly constant: Float32Array | null
+  /** Added to every element. */
+  readonly plus: number
   readonly bufferType: Pointer
 }
 
@@ -71,22 +73,24 @@ export class Uploader {
     return this.#request(info, type, this.#layoutFor(type, info.ne))
   }
 
-  /** A table `[width, n]` whose rows are looked up. */
-  rows(name: string, width: number, n: number): Tensor {
-    const info = this.#find(name, shapeOf(width, n))
-    return this.#request(info, this.#matrixType(info), this.#backend.bufferType)
+  /** A table `[width, n]` whose rows are looked up; the file has `unused` rows before them. */
+  rows(name: string, width: number, n: number, unused = 0): Tensor {
+    const info = this.#find(name, shapeOf(width, n + unused))
+    const bytes = rowBytes(info.type, width)
+    const used = { ...info, ne: shapeOf(width, n), offset: info.offset + unused * bytes, nBytes: n * bytes }
+    return this.#request(unused === 0 ? info : used, this.#matrixType(info), this.#backend.bufferType)
   }
 
-  /** A vector `[n]`, always f32. */
-  vector(name: string, n: number): Tensor {
+  /** A vector `[n]`, always f32, with `plus` added to every element of the file's. */
+  vector(name: string, n: number, plus = 0): Tensor {
     const info = this.#find(name, shapeOf(n))
     if (!FLOATS.includes(info.type)) throw this.#invalid(`tensor '${name}' is ${typeName(info.type)}, not a float type`)
-    return this.#request(info, F32, this.#backend.bufferType)
+    return this.#request(info, F32, this.#backend.bufferType, plus)
   }
 
   constant(values: Float32Array): Tensor {
     const tensor = this.#describe(F32, shapeOf(values.length))
-    this.#requests.push({ tensor, info: null, constant: values, bufferType: this.#backend.bufferType })
+    this.#requests.push({ tensor, info: null, constant: values, plus: 0, bufferType: this.#backend.bufferType })
     return tensor
   }
 
@@ -152,7 +156,7 @@ export class Uploader {
     return found ?? this.#backend.bufferType
   }
 
-  #request(info: TensorInfo, type: number, bufferType: Pointer): Tensor {
+  #request(info: TensorInfo, type: number, bufferType: Pointer, plus = 0): Tensor {
     // A tied output shares the embedding's tensor unless it lies in a layout of its own.
     const same = this.#requests.find((r) => r.info === info && r.bufferType === bufferType && r.tensor.type === type)
     if (same) return same.tensor
@@ -160,7 +164,7 @@ export class Uploader {
     const isPacked = bufferType !== this.#backend.bufferType && !FLOATS.includes(type)
     const tensor: Tensor = { ...this.#describe(type, info.ne), ...(isPacked && { isPacked }) }
     ggml().ggml_set_name(tensor.ptr, info.name.slice(0, 63))
-    this.#requests.push({ tensor, info, constant: null, bufferType })
+    this.#requests.push({ tensor, info, constant: null, plus, bufferType })
     return tensor
   }
 
@@ -168,16 +172,21 @@ export class Uploader {
     return { ptr: ggml().ggml_new_tensor_4d(this.#context, type, ...ne), type, ne, nb: stridesOf(type, ne) }
   }
 
-  #mapped({ tensor, info, bufferType }: Request, weights: Weights): boolean {
-    const inPlace = info !== null && info.type === tensor.type && bufferType === this.#backend.bufferType
+  #mapped({ tensor, info, plus, bufferType }: Request, weights: Weights): boolean {
+    const inPlace = info !== null && plus === 0 && info.type === tensor.type && bufferType === this.#backend.bufferType
     // safetensors align to 8 bytes only; kernels read unaligned, but not across elements.
     if (!inPlace || info.offset % 4 !== 0) return false
     return weights.map(tensor, info)
   }
 
-  async #data({ tensor, info, constant }: Request, weights: Weights): Promise<NodeJS.ArrayBufferView> {
+  async #data(request: Request, weights: Weights): Promise<NodeJS.ArrayBufferView> {
+    const { info, constant, plus } = request
     if (info === null) return constant!
-    const bytes = weights.read(info)
+    const bytes = await this.#converted(request, info, weights.read(info))
+    return plus === 0 ? bytes : new Float32Array(bytes.slice().buffer).map((x) => x + plus)
+  }
+
+  async #converted({ tensor }: Request, info: TensorInfo, bytes: Uint8Array): Promise<Uint8Array> {
     if (info.type === tensor.type) return bytes
     const rowLength = info.ne[0]
     const [from, to] = [rowBytes(info.type, rowLength), rowBytes(tensor.type, rowLength)]

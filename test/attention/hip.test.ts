@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { afterAll, describe, expect, it, vi } from 'vitest'
-import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/hip-search.ts'
+import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/read/hip/tree-search.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
 import { Backend } from '../../src/ggml/backend.ts'
 import { Graph, Scratch } from '../../src/ggml/graph.ts'

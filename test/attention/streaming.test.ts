@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { keepStreaming, streaming } from '../../src/attention/streaming.ts'
+import { keepStreaming, streaming } from '../../src/attention/keep/streaming.ts'
 import { F32 } from '../../src/ggml/types.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD } from '../support/layer-shape.ts'

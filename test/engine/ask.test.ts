@@ -65,7 +65,7 @@ test.each([
   [{ method: 'streaming', window: 64 }, 'streaming:window=64'],
   [['dense', { method: 'streaming' }], 'streaming'],
 ])('attention %j is %s', (attention, expected) => {
-  expect(toRequest(texts(), { prompt: 'a', attention }).attention).toBe(expected)
+  expect(toRequest(texts(), { prompt: 'a', attention }).attention?.spec).toBe(expected)
 })
 
 test('an attention that does not exist is refused', () => {

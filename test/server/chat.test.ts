@@ -161,11 +161,11 @@ test.each([
     },
     { sampling: expect.objectContaining({ logit_bias: { 97: 1.5, 98: -100, 99: -100 } }) },
   ],
-  [{}, { attention: undefined }],
-  [{ attention: null }, { attention: undefined }],
-  [{ attention: 'streaming:sink=4,window=1k' }, { attention: 'streaming:sink=4,window=1k' }],
-  [{ attention: { method: 'streaming', window: 64 } }, { attention: { method: 'streaming', window: 64 } }],
-  [{ attention: ['dense', { method: 'streaming' }] }, { attention: ['dense', { method: 'streaming' }] }],
+  [{}, { attention: { spec: 'dense' } }],
+  [{ attention: null }, { attention: { spec: 'dense' } }],
+  [{ attention: 'streaming:sink=4,window=1k' }, { attention: { spec: 'streaming:window=1024' } }],
+  [{ attention: { method: 'streaming', window: 64 } }, { attention: { spec: 'streaming:window=64' } }],
+  [{ attention: ['dense', { method: 'streaming' }] }, { attention: { spec: 'streaming' } }],
 ])('%j asks the engine for %j', async (fields, expected) => {
   const { app, engine } = serve()
   const response = await post(app, '/v1/chat/completions', { ...hello, ...fields })

@@ -2,7 +2,7 @@ import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { calibrationPath } from '../../src/attention/chai-calibration.ts'
+import { calibrationPath } from '../../src/attention/share/chai/calibration.ts'
 import { main } from '../../src/cli/main.ts'
 import { calibrateChai, type CalibrateOptions, type ChaiReport } from '../../src/train/chai.ts'
 import { clustersOf, clustersWithin, elbowOf } from '../../src/train/elbow.ts'

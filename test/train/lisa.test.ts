@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { lisaName, lisaShapes, lisaTensors } from '../../src/attention/lisa-adapter.ts'
+import { lisaName, lisaShapes, lisaTensors } from '../../src/attention/share/lisa/adapter.ts'
 import { Backend } from '../../src/ggml/backend.ts'
 import { Graph, Scratch } from '../../src/ggml/graph.ts'
 import { F32 } from '../../src/ggml/types.ts'
