@@ -1,13 +1,13 @@
 /** A layer's attention where one head of every cluster attends, and the others use its probabilities with their own values. */
 import type { Tensor } from '../../../ggml/tensor.ts'
-import { I32 } from '../../../ggml/types.ts'
+import { pickBlocks } from '../../../nn/linear.ts'
 import type { Chunk } from '../../chunk.ts'
 import { FLASH_QUERIES } from '../../kernels/dense.ts'
 import { concatAll, ungroupHeads } from '../../kernels/heads.ts'
 import { softmax } from '../../kernels/softmax.ts'
 import { applyValues } from '../../kernels/values.ts'
 import type { AttentionLayer, BaseAttention, KvView, Projected } from '../../method.ts'
-import { lazily } from '../../projected.ts'
+import { rotating } from '../../projected.ts'
 import type { HeadClusters } from './head-clusters.ts'
 
 export class ClusteredRead {
@@ -35,7 +35,7 @@ export class ClusteredRead {
     const { g } = this.#chunk
     const nHead = heads.length * groupSize(layer)
     const { sinks: all } = layer
-    const sinks = all && g.reshape(this.#pick(g.reshape(all, groupSize(layer), layer.nHeadKv), heads), nHead)
+    const sinks = all && g.reshape(pickBlocks(g, g.reshape(all, groupSize(layer), layer.nHeadKv), heads), nHead)
     return { ...layer, nHead, nHeadKv: heads.length, sinks }
   }
 
@@ -43,19 +43,23 @@ export class ClusteredRead {
   #project(layer: AttentionLayer, all: Projected, { heads }: HeadClusters): Projected {
     const { g, isAlone, positions } = this.#chunk
     const group = groupSize(layer)
-    const queries = heads.flatMap((head) => Array.from({ length: group }, (_, i) => head * group + i))
     // What other chunks of the step project too is there already: heads are picked.
     const project = (which: 'q' | 'k', some: readonly number[]) =>
-      isAlone ? layer.project(g, all.x, which, some) : this.#pick(all[which], some)
-    const made = lazily({
-      x: () => all.x,
-      q: () => project('q', queries),
-      k: () => project('k', heads),
-      v: () => all.v,
-      rotatedQ: () => layer.rotate(g, made.q, positions),
-      rotatedK: () => layer.rotate(g, made.k, positions),
-    })
-    return made
+      isAlone ? layer.project(g, all.x, which, some) : pickBlocks(g, all[which], some)
+    return rotating(
+      g,
+      { layer, positions },
+      {
+        x: () => all.x,
+        q: () =>
+          project(
+            'q',
+            heads.flatMap((head) => Array.from({ length: group }, (_, i) => head * group + i)),
+          ),
+        k: () => project('k', heads),
+        v: () => all.v,
+      },
+    )
   }
 
   /** f32[nKv, n · g, c] */
@@ -69,7 +73,7 @@ export class ClusteredRead {
     const { g, nTokens } = this.#chunk
     const [m, rows, c] = p.ne
     const { of } = clusters
-    const each = g.reshape(this.#pick(g.reshape(p, m * rows, c), of), m, rows, of.length)
+    const each = g.reshape(pickBlocks(g, g.reshape(p, m * rows, c), of), m, rows, of.length)
     return ungroupHeads(g, layer, applyValues(g, layer, each, view), nTokens)
   }
 
@@ -98,13 +102,6 @@ export class ClusteredRead {
       }
     }
     return g.reshape(concatAll(g, outputs, 2), d * H, n)
-  }
-
-  /** Rows or heads `indices` of x f32[d, m, n] → f32[d, indices.length, n]. */
-  #pick(x: Tensor, indices: readonly number[]): Tensor {
-    const { g } = this.#chunk
-    const index = (data: Int32Array) => data.forEach((_, i) => (data[i] = indices[i % indices.length]!))
-    return g.getRows(x, g.input(I32, [indices.length, x.ne[2]], index))
   }
 }
 

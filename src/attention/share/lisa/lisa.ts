@@ -27,7 +27,7 @@ import { ungroupHeads } from '../../kernels/heads.ts'
 import { queriesAtOnce } from '../../kernels/memory.ts'
 import { softmax } from '../../kernels/softmax.ts'
 import { applyValues } from '../../kernels/values.ts'
-import type { AttentionLayer, Projected, Share, ShareMethod } from '../../method.ts'
+import type { AttentionLayer, Share, ShareMethod } from '../../method.ts'
 import { projections } from '../../projected.ts'
 import { refusalOf, refusesLayer, refusesSharing } from '../refusals.ts'
 import { resourcePath } from '../resource.ts'
@@ -100,8 +100,8 @@ export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Sha
       return (layer, projected) => {
         const replaced = layers.get(layer.il)
         if (!replaced && !goesOn(layer.il)) return base.attend(layer, projected).o
-        const ours = replaced ? lowRank(layer, replaced, { rank, projected }) : layer
-        const from = replaced ? projections(g, ours, { x: projected.x, positions }) : projected
+        const ours = replaced ? lowRank(layer, replaced, rank) : layer
+        const from = replaced ? projections(g, ours, { x: projected.x, positions, v: projected.v }) : projected
         base.store(ours, from)
         const view = base.view(ours, from)
         const products = base.scores(view, from)
@@ -115,19 +115,15 @@ export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Sha
   }
 }
 
-/** The layer with queries and keys of `rank` elements, its values being its own. Queries are small: they are scaled, not scores. */
-function lowRank(
-  layer: AttentionLayer,
-  { q, k, ropeFactors }: LisaLayer,
-  { rank, projected }: { readonly rank: number; readonly projected: Projected },
-): AttentionLayer {
+/** The layer with queries and keys of `rank` elements. Queries, which are few, are scaled in place of scores. */
+export function lowRank(layer: AttentionLayer, { q, k, ropeFactors }: LowRank, rank: number): AttentionLayer {
   const rope = lisaRope(rank)
   return {
     ...layer,
     dK: rank,
     scale: 1,
     project(g, x, which) {
-      if (which === 'v') return projected.v
+      if (which === 'v') return layer.project(g, x, which)
       const y = g.mulMat(which === 'q' ? q : k, x)
       const heads = g.reshape(y, rank, y.ne[0] / rank, y.ne[1])
       return which === 'q' ? g.scale(heads, 1 / Math.sqrt(rank)) : heads
@@ -135,6 +131,8 @@ function lowRank(
     rotate: (g, x, positions) => g.ropeExt(x, positions, ropeFactors, rope),
   }
 }
+
+type LowRank = Pick<LisaLayer, 'q' | 'k' | 'ropeFactors'>
 
 /** Keys whose scores of all heads are computed together: reads cover whole multiples of the second, long ones of the first. */
 const BLOCKS = [256, 64]
