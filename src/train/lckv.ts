@@ -16,7 +16,7 @@ import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { sharingValues } from '../weights/gguf-sharing.ts'
 import type { Batch } from './batch.ts'
-import { forwardLlama, frozenLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
+import { forwardLlama, frozenLlama, trainableLlama } from './llama.ts'
 import type { Objective } from './objective.ts'
 import { type Parameters, readFloats } from './parameters.ts'
 import { type TrainFiles, trainFile } from './run.ts'
@@ -115,14 +115,12 @@ export function lckvObjective(base: GgufSource, parameters: Parameters, options:
   const model = trainableLlama({ ...base, metadata }, parameters, () => true)
   if (start === 'mean' && shape.sharing === undefined) averageReaders(base, parameters, sharing.reads)
 
-  const { nLayer, nVocab } = shape
+  const { nVocab } = shape
   const teacher = distil > 0 ? teacherOf(source ?? base, parameters, nVocab) : null
-  const nPasses = sharing.forwardPasses + sharing.backwardPasses
   const loss = (g: Graph, batch: Batch, targets: Tensor) => g.crossEntropyLoss(forwardLckv(g, model, batch), targets)
   return {
     parameters,
     nVocab,
-    maxNodes: NODES_PER_LAYER * (nLayer * (nPasses + 2) + 4),
     loss(g, batch) {
       if (teacher === null) return loss(g, batch, batch.targets)
       const said = g.softMaxExt(forwardLlama(g, teacher, { batch }), null, 1)

@@ -24,7 +24,7 @@ import { GgufWriter } from '../weights/gguf-writer.ts'
 import { rotatedHeads, valuesByHead, weigh } from './attention.ts'
 import type { Batch } from './batch.ts'
 import { type LisaChoice, type LisaPlan, lisaPlan, lisaStart } from './lisa-start.ts'
-import { frozenLlama, logitsOf, NODES_PER_LAYER, runLayer, type TrainableLlama } from './llama.ts'
+import { frozenLlama, logitsOf, runLayer, type TrainableLlama } from './llama.ts'
 import type { Objective } from './objective.ts'
 import type { Parameters } from './parameters.ts'
 import { type TrainFiles, trainFile } from './run.ts'
@@ -117,8 +117,7 @@ export function lisaParts(base: GgufSource, parameters: Parameters, { plan, lear
 
 export function lisaObjectives(lisa: Lisa): LisaObjectives {
   const { parameters } = lisa
-  const { shape } = lisa.hp
-  const common = { parameters, nVocab: shape.nVocab, maxNodes: NODES_PER_LAYER * (3 * shape.nLayer + 4) }
+  const common = { parameters, nVocab: lisa.hp.shape.nVocab }
   const last = (g: Graph, batch: Batch) => endToEnd(g, lisa, batch)
   const first = (g: Graph, batch: Batch) => layerByLayer(g, lisa, batch)
   return { first: { ...common, loss: first, measured: last }, last: { ...common, loss: last } }

@@ -16,9 +16,6 @@ import { type AttendTraining, denseTraining } from './attention.ts'
 import type { Batch } from './batch.ts'
 import type { Parameters } from './parameters.ts'
 
-/** Nodes of a layer's forward pass, at most; methods with more say so. */
-export const NODES_PER_LAYER = 64
-
 export interface TrainableLlama {
   readonly hp: Hyperparameters
   readonly weights: Decoder

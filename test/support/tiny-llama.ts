@@ -53,7 +53,6 @@ export function tinyLlama(backend: Backend, hp: Hyperparameters = TINY): TinyLla
   const objective: Objective = {
     parameters,
     nVocab: hp.shape.nVocab,
-    maxNodes: 200,
     loss: (g, batch) => g.crossEntropyLoss(forwardLlama(g, model, { batch }), batch.targets),
   }
   return { ...model, parameters, objective, [Symbol.dispose]: () => parameters[Symbol.dispose]() }
