@@ -11,7 +11,7 @@ import { bundledModel } from '../engine/model.ts'
 import { typeName } from '../ggml/types.ts'
 import type { Hyperparameters } from '../models/model.ts'
 import type { Rope } from '../nn/rope.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -37,7 +37,7 @@ export const inspect = define({
     if (path !== undefined && values.model !== undefined) throw usage('give the model once: as MODEL or with -m')
     using source = openWeights(path ?? values.model ?? bundledModel())
     const report = examine(source, (hp) =>
-      estimateMemory(source, hp.shape, {
+      estimateMemory(source, hp, {
         nCtx: values.ctxSize,
         nUbatch: values.ubatchSize,
         typeK: values.cacheTypeK,

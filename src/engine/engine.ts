@@ -8,7 +8,7 @@ import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, 
 import type { ModelShape } from '../core/shape.ts'
 import { F16, F32, typeId } from '../ggml/types.ts'
 import type { ChatTemplate } from '../text/chat-template.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { openWeights } from '../weights/open.ts'
@@ -17,7 +17,7 @@ import { Attention } from '../attention/attention.ts'
 import { Runner } from './runner.ts'
 import { Scheduler } from './scheduler.ts'
 import { checkFits, Sequence } from './sequence.ts'
-import { defaultThreads } from './threads.ts'
+import { threadsFor } from './threads.ts'
 
 export interface EngineOptions {
   /** Context per sequence in tokens; 0 (default) is what the model was trained for. */
@@ -131,7 +131,7 @@ export class Engine implements AsyncDisposable {
       const tokenizer = loadTokenizer(source)
       opened.push(tokenizer)
       const template = chatTemplateOf(source, tokenizer)
-      const nThreads = options.nThreads ?? defaultThreads()
+      const nThreads = threadsFor(options.nThreads)
       const { repack = true, onProgress, signal } = options
       const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, onProgress, signal })
       return new Engine({ path: resolve(path), source, tokenizer, template, runner }, options)

@@ -1,14 +1,15 @@
 /** POST /v1/completions */
 import type { GenerateRequest } from '../core/request.ts'
 import { readBody } from './body.ts'
-import type { AppContext, ServedEngine } from './context.ts'
+import type { AppContext } from './context.ts'
 import { invalid } from './error-body.ts'
 import type { Format, Part } from './format.ts'
 import { answer, allowedTo, toRequests } from './generate.ts'
-import { completionLogprobs } from './logprobs.ts'
+import { completionLogprobs } from './openai-logprobs.ts'
 import { tokensOfPrompts } from './prompt.ts'
 import { refuseUnsupported } from './refused.ts'
 import { completionSchema, type Prompt } from './schema.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 interface CompletionChoice {
   readonly request: GenerateRequest

@@ -12,7 +12,6 @@
  */
 import { Attention } from '../attention/attention.ts'
 import type { Share } from '../attention/method.ts'
-import type { ChaiCalibration } from '../attention/share/chai/calibration.ts'
 import { kMeans } from '../attention/share/chai/head-clusters.ts'
 import { refusesSharing } from '../attention/share/refusals.ts'
 import { KvasirError } from '../core/errors.ts'
@@ -25,6 +24,7 @@ import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import { layerLosses } from './chai-loss.ts'
 import { chaiPage } from './chai-page.ts'
+import type { ChaiReport } from './chai-report.ts'
 import { clustersOf, clustersWithin, elbowOf, type ErrorCurve } from './elbow.ts'
 import { readTrainText } from './text.ts'
 import { Windows } from './windows.ts'
@@ -49,25 +49,6 @@ export interface CalibrateOptions {
   /** 0 … 1 */
   readonly onProgress?: (fraction: number) => void
   readonly signal?: AbortSignal
-}
-
-/** What the file holds. */
-export interface ChaiReport extends ChaiCalibration {
-  readonly model: string
-  readonly nHeadKv: number
-  /** Clusters per KV head, over all layers. */
-  readonly ratio: number
-  readonly elbows: readonly number[]
-  /** With 1 … G clusters, per layer: what k-means leaves of the sum of squared probabilities, as a share. */
-  readonly inertia: readonly ErrorCurve[]
-  /** Per layer: nats of KL(dense ‖ this layer clustered) per token; null if that was not measured. */
-  readonly losses: readonly ErrorCurve[] | null
-  readonly rule: string
-  readonly samples: number
-  readonly lossSamples: number
-  readonly nTokens: number
-  readonly seed: number
-  readonly text: string
 }
 
 /** Of the time, roughly. */

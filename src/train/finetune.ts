@@ -1,9 +1,9 @@
 /** Goes on training a whole model on a text, and writes it as a GGUF. */
 import type { GgufSource } from '../weights/gguf.ts'
-import { forwardLlama, trainableLlama } from './llama.ts'
+import { forwardLlama, trainableLlama } from './trainable-llama.ts'
 import type { Objective } from './objective.ts'
 import type { Parameters } from './parameters.ts'
-import { type TrainFiles, trainFile } from './run.ts'
+import { type TrainFiles, trainFile } from './train-file.ts'
 import { saveModel } from './save-model.ts'
 import type { TrainReport } from './train.ts'
 

@@ -2,7 +2,7 @@
 import { layersOf, outside, range } from '../attention/share/layer-spans.ts'
 import { lisaShapes, type LisaSizes, type LisaTensor } from '../attention/share/lisa/adapter-file.ts'
 import { KvasirError } from '../core/errors.ts'
-import { random } from '../engine/random.ts'
+import { random } from '../core/random.ts'
 import { BF16, F16, F32 } from '../ggml/types.ts'
 import { llama } from '../models/llama.ts'
 import type { GgufSource } from '../weights/gguf.ts'

@@ -5,7 +5,7 @@ import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { batchInputs } from './batch.ts'
 import type { Objective } from './objective.ts'
-import type { TrainOptions } from './options.ts'
+import type { TrainOptions } from './run-settings.ts'
 import type { TrainText } from './text.ts'
 import { FORWARD_ROOM, TrainGraph } from './train-graph.ts'
 

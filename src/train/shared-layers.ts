@@ -14,9 +14,9 @@ import { F32 } from '../ggml/types.ts'
 import { type Decoder, embed } from '../models/decoder.ts'
 import { groupsOf, throughLayers } from '../models/stack.ts'
 import { linear } from '../nn/linear.ts'
-import { type AttendTraining, probabilities, rotatedHeads, valuesByHead, weigh } from './attention.ts'
+import { type AttendTraining, probabilities, rotatedHeads, valuesByHead, weigh } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
-import { forwardLlama, logitsOf, runLayer, type TrainableLlama } from './llama.ts'
+import { forwardLlama, logitsOf, runLayer, type TrainableLlama } from './trainable-llama.ts'
 
 /** Without constants, all passes have gradients. */
 type Shared = Omit<TrainableLlama, 'constants'> & Partial<TrainableLlama>

@@ -11,7 +11,7 @@ import { formatBytes } from '../core/sizes.ts'
 import type { Backend } from '../ggml/backend.ts'
 import type { Pointer } from '../ggml/bindings.ts'
 import { ggml } from '../ggml/library.ts'
-import { mapFile, preferHugePages } from '../ggml/memory.ts'
+import { CAN_MAP_FILES, mapFile, preferHugePages } from '../ggml/memory.ts'
 import { nBytes, type Shape, shapeOf, stridesOf, type Tensor } from '../ggml/tensor.ts'
 import { BF16, F16, F32, rowBytes, typeInfo, typeName } from '../ggml/types.ts'
 import { canConvert, convertRows } from './convert.ts'
@@ -94,20 +94,24 @@ export class Uploader {
     return tensor
   }
 
+  /** Bytes that {@link place} takes, told without reading anything: those of mapped tensors, and of buffers for all others. */
+  get bytes(): number {
+    const mapped = this.#requests.filter((request) => CAN_MAP_FILES && this.#isInPlace(request))
+    const copied = this.#requests.filter((request) => !mapped.includes(request))
+    const buffers = [...byBufferType(copied)].flatMap(([type, tensors]) => sizesIn(type, tensors))
+    return [...mapped.map(({ info }) => info!.nBytes), ...buffers].reduce((sum, bytes) => sum + bytes, 0)
+  }
+
   /** Reads, maps or converts everything that was asked for. */
   async place(onProgress?: (fraction: number) => void, signal?: AbortSignal): Promise<Weights> {
     const weights = new Weights(this.#context, this.#source)
     try {
       const total = this.#requests.reduce((sum, { tensor }) => sum + nBytes(tensor), 0)
-      const copied = this.#requests.filter((request) => !this.#mapped(request, weights))
+      const copied = this.#requests.filter((request) => !(this.#isInPlace(request) && weights.map(request.tensor, request.info!)))
       let done = total - copied.reduce((sum, { tensor }) => sum + nBytes(tensor), 0)
-      for (const bufferType of new Set(copied.map((request) => request.bufferType))) {
-        const group = copied.filter((request) => request.bufferType === bufferType)
-        weights.allocate(
-          bufferType,
-          group.map(({ tensor }) => tensor),
-        )
-        for (const request of group) {
+      for (const [bufferType, tensors] of byBufferType(copied)) {
+        weights.allocate(bufferType, tensors)
+        for (const request of copied.filter((each) => each.bufferType === bufferType)) {
           signal?.throwIfAborted()
           await weights.copy(request.tensor, await this.#data(request, weights))
           done += nBytes(request.tensor)
@@ -172,11 +176,11 @@ export class Uploader {
     return { ptr: ggml().ggml_new_tensor_4d(this.#context, type, ...ne), type, ne, nb: stridesOf(type, ne) }
   }
 
-  #mapped({ tensor, info, plus, bufferType }: Request, weights: Weights): boolean {
-    const inPlace = info !== null && plus === 0 && info.type === tensor.type && bufferType === this.#backend.bufferType
+  /** Whether it can be read where it lies in its file. */
+  #isInPlace({ tensor, info, plus, bufferType }: Request): boolean {
+    if (info === null || plus !== 0 || info.type !== tensor.type || bufferType !== this.#backend.bufferType) return false
     // safetensors align to 8 bytes only; kernels read unaligned, but not across elements.
-    if (!inPlace || info.offset % 4 !== 0) return false
-    return weights.map(tensor, info)
+    return info.offset % 4 === 0
   }
 
   async #data(request: Request, weights: Weights): Promise<NodeJS.ArrayBufferView> {
@@ -231,10 +235,7 @@ export class Weights implements Disposable {
   /** One buffer of `bufferType` for all of `tensors`. */
   allocate(bufferType: Pointer, tensors: readonly Tensor[]): void {
     const api = ggml()
-    const alignment = api.ggml_backend_buft_get_alignment(bufferType)
-    const sizes = tensors.map(
-      ({ ptr }) => Math.ceil(api.ggml_backend_buft_get_alloc_size(bufferType, ptr) / alignment) * alignment,
-    )
+    const sizes = sizesIn(bufferType, tensors)
     const bytes = sizes.reduce((sum, size) => sum + size, 0)
     const buffer = api.ggml_backend_buft_alloc_buffer(bufferType, bytes)
     if (buffer === null) throw new KvasirError('out_of_memory', { bytes, what: `weights (${formatBytes(bytes)})` })
@@ -292,6 +293,20 @@ export class Weights implements Disposable {
     }
     ggml().ggml_free(this.#context)
   }
+}
+
+/** Tensors that go into one buffer each. */
+function byBufferType(requests: readonly Request[]): Map<Pointer, readonly Tensor[]> {
+  const groups = new Map<Pointer, Tensor[]>()
+  for (const { bufferType, tensor } of requests) groups.set(bufferType, [...(groups.get(bufferType) ?? []), tensor])
+  return groups
+}
+
+/** What each of `tensors` takes of a buffer of this type. */
+function sizesIn(bufferType: Pointer, tensors: readonly Tensor[]): number[] {
+  const api = ggml()
+  const alignment = api.ggml_backend_buft_get_alignment(bufferType)
+  return tensors.map(({ ptr }) => Math.ceil(api.ggml_backend_buft_get_alloc_size(bufferType, ptr) / alignment) * alignment)
 }
 
 /** Whether weights of this type and shape can lie in `layout` and be multiplied there. */

@@ -4,13 +4,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
-import { METHODS } from '../../src/attention/registry.ts'
 import type { AnyMethod } from '../../src/attention/method.ts'
+import { METHODS } from '../../src/attention/registry.ts'
 import { F32 } from '../../src/ggml/types.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { conforms, settingsOf } from '../support/conformance.ts'
-import { N_EMBD } from '../support/layer-shape.ts'
+import { N_EMBD, type TestShape } from '../support/layer-shape.ts'
+import { OPTIONS } from '../support/method-options.ts'
 import { normals } from '../support/random.ts'
 
 const page = readFileSync('docs/add-a-method.md', 'utf8')
@@ -20,19 +21,23 @@ const [, code] = /```ts\n(.*?)```/s.exec(page)!
 const folder = mkdtempSync('.walkthrough-')
 afterAll(() => rmSync(folder, { recursive: true }))
 const file = join(folder, 'tova.ts')
-writeFileSync(file, code!.replaceAll("from '../", "from '../src/").replaceAll("from './", "from '../src/attention/"))
+writeFileSync(file, code!.replaceAll("from './", "from '../src/attention/keep/"))
 writeFileSync(join(folder, 'tsconfig.json'), '{ "extends": "../tsconfig.json", "include": ["*.ts"] }')
 const { tova } = (await import(/* @vite-ignore */ pathToFileURL(file).href)) as { tova: AnyMethod }
 const methods = [...METHODS, tova]
 
 describe('the walk-through', () => {
-  it('is short', () => expect(page.trimEnd().split('\n').length).toBeLessThan(60))
+  it('is short', () => {
+    expect(page.trimEnd().split('\n').length).toBeLessThan(60)
+    expect(code!.trimEnd().split('\n').length).toBeLessThanOrEqual(30)
+  })
 
   it('has types', () => expect(() => execFileSync('npx', ['tsc', '-p', folder])).not.toThrow())
 
-  it.each([
+  it.each<TestShape>([
     { nHead: 4, nHeadKv: 4, headDim: 32 },
     { nHead: 8, nHeadKv: 2, headDim: 64 },
+    { nHead: 8, nHeadKv: 2, headDim: 64, sinks: true, differs: () => ({ softcap: 1, dV: 32 }) },
   ])('keeps what plain loops keep: $nHead heads on $nHeadKv', async (shape) => {
     const [nPrompt, T, budget] = [100, 130, 40]
     const x = normals(N_EMBD * T, 11)
@@ -42,7 +47,7 @@ describe('the walk-through', () => {
     let held = Array.from({ length: nPrompt - 1 }, (_, t) => t)
     const position = (t: number, h: number) => oracle.rotate(oracle.k[t]![Math.floor(h / (shape.nHead / shape.nHeadKv))]!, t)
     for (let at = 0; at < nPrompt;) {
-      const n = Math.min(layer.attention.mostTokens(cache), nPrompt - at)
+      const n = Math.min(layer.attention.maxChunk(cache), nPrompt - at)
       await layer.attend([{ cache, x: x.subarray(at * N_EMBD, (at + n) * N_EMBD) }], at + n === nPrompt)
       at += n
     }
@@ -54,6 +59,7 @@ describe('the walk-through', () => {
         const p = oracle.probabilities(
           oracle.rotate(oracle.q[t]![h]!, t),
           held.map((key) => position(key, h)),
+          h,
         )
         for (const [i, value] of p.entries()) score[i]! += value
       }
@@ -77,4 +83,5 @@ describe('the walk-through', () => {
 conforms(
   settingsOf(methods).filter((setting) => setting.includes(tova)),
   methods,
+  { ...OPTIONS, tova: { exactFor: (budget) => ({ budget }), tightFor: (n) => ({ budget: Math.ceil(n / 4) }) } },
 )

@@ -338,7 +338,7 @@ describe('lckv together with', () => {
           await stack.attend([{ cache, x: x.subarray(0, 38 * N_EMBD) }])
           await stack.attend([{ cache, x: token(38) }])
           for (const [, { k, v, stores, rows }] of cache.owned) {
-            for (const store of [k, v, stores['columns']]) scribble(store, rows[0]!.nextRow(0), garbage)
+            for (const store of [k, v, stores['kT']]) scribble(store, rows[0]!.nextRow(0), garbage)
           }
           results.push((await stack.attend([{ cache, x: token(39) }]))[0]!)
         }
@@ -355,11 +355,12 @@ describe('lckv together with', () => {
     const { v, stores } = cache.layers[1]!
     expect(stores['mean']).toBe(cache.layers[3]!.stores['mean'])
     const mean = stores['mean']!.data() as Float32Array
+    const { at } = cache.memo.read as { at: number }
     for (let head = 0; head < 2; head++) {
       for (let c = 0; c < 32; c++) {
         let sum = 0
         for (let t = 0; t < T; t++) sum += (v.data() as Float32Array)[(head * v.capacity + t) * 32 + c]!
-        expect(mean[head * 32 + c]).toBeCloseTo(sum / T, 5)
+        expect(mean[(2 * head + at) * 32 + c]).toBeCloseTo(sum / T, 5)
       }
     }
   })

@@ -5,7 +5,7 @@ import { METHODS } from '../../src/attention/registry.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
 import type { Step, StepPart } from '../../src/attention/step.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
-import { layerShapes, type ModelShape } from '../../src/core/shape.ts'
+import type { ModelShape } from '../../src/core/shape.ts'
 import { Planner } from '../../src/engine/plan.ts'
 import { Backend } from '../../src/ggml/backend.ts'
 import type { Graph } from '../../src/ggml/graph.ts'
@@ -14,7 +14,7 @@ import { F32, I32 } from '../../src/ggml/types.ts'
 import { KvCache } from '../../src/kv/cache.ts'
 import { linear } from '../../src/nn/linear.ts'
 import { ropeParams } from '../../src/nn/rope.ts'
-import { type TestShape, layerWeights, type LayerWeights, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
+import { type TestShape, layerWeights, type LayerWeights, modelOf, N_EMBD, ROPE_FREQ_BASE } from './layer-shape.ts'
 import { Oracle } from './oracle.ts'
 
 export interface LayerPart {
@@ -51,9 +51,7 @@ export class TestLayer implements Disposable {
   }
 
   get modelShape(): ModelShape {
-    const { differs, ...shape } = this.shape
-    const model = { arch: 'test', nLayer: this.nLayer, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096, ...shape }
-    return { ...model, layers: layerShapes(model, differs) }
+    return modelOf(this.shape, this.nLayer)
   }
 
   /** Records the next step anew, whatever was recorded before. */
@@ -119,7 +117,9 @@ export class TestLayer implements Disposable {
         const y = linear(graph, projections[which], x)
         const all = graph.reshape(y, d, y.ne[0] / d, y.ne[1])
         if (!heads) return all
-        const index = graph.input(I32, [heads.length, x.ne[1]], (data) => data.forEach((_, i) => (data[i] = heads[i % heads.length]!)))
+        const index = graph.input(I32, [heads.length, x.ne[1]], (data) =>
+          data.forEach((_, i) => (data[i] = heads[i % heads.length]!)),
+        )
         return graph.getRows(all, index)
       },
       rotate: (graph, x, positions) => graph.ropeExt(x, positions, null, rope),

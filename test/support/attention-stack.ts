@@ -50,7 +50,7 @@ export class StackOracle extends Oracle {
 
   /** Layer `il` for residuals x f64[nEmbd, T]. */
   at(il: number, x: Float64Array): Oracle {
-    return new Oracle(this.shape, this.#weights[il]!, normed(x))
+    return new Oracle(this.shape, this.#weights[il]!, normed(x), il)
   }
 
   /** f64[nEmbd, T] after all layers. */

@@ -30,8 +30,8 @@ export const OPTIONS: Readonly<Record<string, MethodOptions>> = {
   },
 }
 
-export function optionsFor({ name }: AnyMethod): MethodOptions {
-  const found = OPTIONS[name]
+export function optionsFor({ name }: AnyMethod, options = OPTIONS): MethodOptions {
+  const found = options[name]
   if (found === undefined) throw new Error(`test/support/method-options.ts has no options of ${name}`)
   return found
 }

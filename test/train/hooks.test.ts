@@ -14,9 +14,9 @@ import {
   rotatedHeads,
   valuesByHead,
   weigh,
-} from '../../src/train/attention.ts'
+} from '../../src/train/trainable-attention.ts'
 import { type Batch, batchInputs } from '../../src/train/batch.ts'
-import { forwardLlama, logitsOf, runLayer } from '../../src/train/llama.ts'
+import { forwardLlama, logitsOf, runLayer } from '../../src/train/trainable-llama.ts'
 import type { Parameter } from '../../src/train/parameter.ts'
 import { backward, gradientError } from '../support/gradients.ts'
 import { normals } from '../support/random.ts'

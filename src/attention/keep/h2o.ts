@@ -17,16 +17,13 @@
  * probabilities, in blocks (column-sums.ts): about 4.6 instead of 2.6 ns of one core per query, head and key.
  */
 import { z } from 'zod'
-import type { ModelShape } from '../core/shape.ts'
-import { PAGE_BYTES } from '../ggml/memory.ts'
-import { F16, F32 } from '../ggml/types.ts'
-import type { CacheLayer, SequenceCache } from '../kv/cache.ts'
-import { type CacheLayout, residentTotal, roundUp } from '../kv/layout.ts'
-import type { RowMap } from '../kv/rows.ts'
-import type { Store } from '../kv/store.ts'
-import { ColumnSums, mostTokens, promptNodes, readPrompt } from './column-sums.ts'
-import type { Keep, KeepMethod } from './method.ts'
-import { inPlace } from './pieces.ts'
+import type { LayerShape } from '../../core/shape.ts'
+import { F16 } from '../../ggml/types.ts'
+import type { KvCache } from '../../kv/cache.ts'
+import { type LayerLayout, residentTotal } from '../../kv/layout.ts'
+import { mostInBlocks, readInBlocks } from './block-reader.ts'
+import { type Budget, keepByScore, scoreLayout } from './by-score.ts'
+import { storeSums } from './column-sums.ts'
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const
 const AMOUNT = /^(\d+(?:\.\d+)?)(%|KiB|MiB|GiB)$/
@@ -65,169 +62,54 @@ const options = z
   })
 type Options = z.output<typeof options>
 
-export const h2o: KeepMethod<typeof options> = {
+export const h2o = keepByScore<typeof options>({
   name: 'h2o',
-  axis: 'keep',
   summary: 'Keeps, per KV head, the keys that got most attention so far and the most recent ones; drops the rest.',
   source: 'H2O, arXiv 2306.14048',
   cost: '2·G·(heavy + recent + 1)·d·e bytes per layer and token; a prompt is held whole and takes 1 to 2 times as long as dense',
   options,
-  exactFor: (nTokens) => ({ budget: nTokens }),
-  tightFor: (nTokens) => ({ heavy: Math.floor(nTokens / 8), recent: Math.floor(nTokens / 6) }),
-  refuses(shape, { budget }) {
-    const bytes = bytesOf(budget)
-    const { nLayer, nHeadKv: nHead, headDim } = shape
-    const rows = (width: number, type: number) => ({ width, nHead, type, order: 'rows' as const })
-    const score = rows(1, F32)
-    const layer = { k: rows(headDim, F16), v: { ...rows(headDim, F16), order: 'columns' as const }, score, fresh: score }
-    const least = residentTotal({ layers: Array.from({ length: nLayer }, () => layer) }, 2)
+  refuses({ layers }, chosen) {
+    const bytes = bytesOf(chosen.budget)
+    const least = residentTotal({ layers: layers.map((layer) => smallest(layer, chosen)) }, 2)
     return bytes !== null && bytes < least ? `its smallest cache takes ${Math.ceil(least / UNITS.KiB)}KiB` : null
   },
-  bind: h2oKeep,
-}
+  score: (chosen, { layers }) => ({
+    wantsProbs: true,
+    prefills: true,
+    adds: true,
+    budget: (cache) => resolve(chosen, cache),
+    width: (layer) => widthOf(layer, chosen),
+    maxChunk: ({ rows }) => mostInBlocks(layers, rows.nRows),
+    record: ({ g, nTokens: n, nKv }, { into, nBefore }) => ({
+      observe: (il, p) => storeSums(g, into(il), p, { n, nKv }),
+      prefill: (view) => ({ o: readInBlocks(g, view, { into: into(view.layer.il), nBefore }), p: null }),
+    }),
+  }),
+})
+const widthOf = ({ nHead, nHeadKv }: LayerShape, { aggregate }: Options) => (aggregate === 'max' ? nHead / nHeadKv : 1)
 
-function h2oKeep(chosen: Options, shape: ModelShape): Keep {
-  const { nHead: H, nHeadKv: G } = shape
-  const width = chosen.aggregate === 'max' ? H / G : 1
-  const budgets = new WeakMap<SequenceCache, Budget>()
-  return {
-    positions: 'absolute',
-    needsProbabilities: true,
-    isEndless: false,
-    readsPrompts: true,
-    nNodes: () => promptNodes(shape),
-    nRows: (nCtx) => nCtx,
-    /** `score` since the beginning, `fresh` from the last step: a step that fails has changed no score. */
-    stores: () => {
-      const store = { width, nHead: G, type: F32, order: 'rows' as const }
-      return { score: store, fresh: store }
-    },
-    mostTokens: ({ rows }) => mostTokens(shape, rows.nRows),
-    graphKey: ({ rows }, nTokens) => `${rows.isIdentity}:${nTokens > 1 ? rows.nRows : ''}`,
-
-    start(step, part) {
-      const { cache, nRead } = part
-      const sums = new ColumnSums(step, width)
-      const freshOf = (il: number) => cache.layers[il]!.stores['fresh']!
-      return {
-        // At most one row is free (settle), and the first new token takes it: rows in use lie together whatever was dropped.
-        ...inPlace(step, part, !cache.rows.isIdentity),
-        read: (kept) => ({ o: readPrompt(step, part, { kept, sums, into: freshOf(kept.layer.il) }), p: null }),
-        observe: (il, p) => sums.store(freshOf(il), p, nRead),
-      }
-    },
-
-    settle(cache, endsPrompt) {
-      const scores = cache.owned.map(([il, layer]) => ({ il, layer: new Scores(layer) }))
-      for (const { layer } of scores) layer.addFresh()
-      if (!endsPrompt) return
-      if (!budgets.has(cache)) budgets.set(cache, resolve(chosen, cache))
-      const { heavy, recent } = budgets.get(cache)!
-      const nOlder = cache.rows.nRows - recent
-      if (nOlder <= heavy) return
-      for (const { il, layer } of scores) {
-        if (nOlder === heavy + 1) layer.dropLowest(nOlder)
-        else layer.keepHighest(cache, { il, heavy, nOlder })
-      }
-    },
-  }
-}
-
-/** The books of one layer. Rows not in use have a score of 0: a new key starts with the probability it got itself. */
-class Scores {
-  readonly #rows: readonly RowMap[]
-  readonly #score: Float32Array
-  readonly #fresh: Float32Array
-  readonly #width: number
-  readonly #capacity: number
-
-  constructor({ rows, stores }: CacheLayer) {
-    const { score, fresh } = stores as { readonly score: Store; readonly fresh: Store }
-    this.#rows = rows
-    this.#score = score.data() as Float32Array
-    this.#fresh = fresh.data() as Float32Array
-    this.#width = score.layout.width
-    this.#capacity = score.capacity
-  }
-
-  addFresh(): void {
-    const [score, fresh] = [this.#score, this.#fresh]
-    for (const [head, { nHigh }] of this.#rows.entries()) {
-      for (let i = this.#at(head, 0); i < this.#at(head, nHigh); i++) score[i]! += fresh[i]!
-    }
-  }
-
-  /** One of the oldest `nOlder` keys leaves per head; of equal ones the oldest. */
-  dropLowest(nOlder: number): void {
-    for (const [head, map] of this.#rows.entries()) {
-      const list = this.#byRank(head, nOlder)
-      let lowest = 0
-      for (let rank = 1; rank < nOlder; rank++) if (list[rank]! < list[lowest]!) lowest = rank
-      this.#score.fill(0, this.#at(head, map.row(lowest)), this.#at(head, map.row(lowest) + 1))
-      map.drop(lowest)
-    }
-  }
-
-  /** The `heavy` highest of the oldest `nOlder` keys stay, of equal ones the newest, and all newer ones. */
-  keepHighest(cache: SequenceCache, { il, heavy, nOlder }: { il: number; heavy: number; nOlder: number }): void {
-    const ranks = this.#rows.map(({ nRows }, head) => {
-      const list = this.#byRank(head, nOlder)
-      const least = heavy === 0 ? Infinity : list.slice().sort()[nOlder - heavy]!
-      let nEqual = heavy - list.reduce((n, score) => n + (score > least ? 1 : 0), 0)
-      const kept = Array.from({ length: nRows - nOlder }, (_, i) => nRows - 1 - i)
-      for (let rank = nOlder - 1; rank >= 0; rank--) {
-        if (list[rank]! > least || (list[rank] === least && nEqual-- > 0)) kept.push(rank)
-      }
-      return kept.reverse()
-    })
-    cache.keep(il, ranks)
-    // Whole pages were given back and read as zeros; on the last one old scores stand behind the rows in use.
-    const nPerPage = PAGE_BYTES / Float32Array.BYTES_PER_ELEMENT
-    for (const [head, { nHigh }] of this.#rows.entries()) {
-      const end = this.#at(head, nHigh)
-      this.#score.fill(0, end, roundUp(end, nPerPage))
-    }
-  }
-
-  /** Scores of the oldest `n` keys, oldest first; of several query heads the highest. */
-  #byRank(head: number, n: number): Float32Array {
-    const [score, width, map] = [this.#score, this.#width, this.#rows[head]!]
-    const list = new Float32Array(n)
-    for (let rank = 0; rank < n; rank++) {
-      const at = this.#at(head, map.row(rank))
-      let most = score[at]!
-      for (let i = 1; i < width; i++) if (score[at + i]! > most) most = score[at + i]!
-      list[rank] = most
-    }
-    return list
-  }
-
-  #at(head: number, row: number): number {
-    return (head * this.#capacity + row) * this.#width
-  }
-}
-
-interface Budget {
-  readonly heavy: number
-  readonly recent: number
+/** What a layer stores, in the smallest types. */
+function smallest(layer: LayerShape, chosen: Options): LayerLayout {
+  const { nHeadKv: nHead, dK, dV } = layer
+  const score = scoreLayout(layer, widthOf(layer, chosen))
+  const k = { width: dK, nHead, type: F16, order: 'rows' } as const
+  return { k, v: { width: dV, nHead, type: F16, order: 'transposed' }, score, fresh: score }
 }
 
 /** In tokens, for a cache that has just read its prompt. */
-function resolve({ budget, heavy, recent }: Options, cache: SequenceCache): Budget {
-  if (heavy !== undefined && recent !== undefined) return { heavy, recent }
+function resolve({ budget, heavy, recent }: Options, cache: KvCache): Budget {
+  if (heavy !== undefined && recent !== undefined) return { best: heavy, recent }
   const kept = Math.max(1, nRowsOf(budget, cache) - 1)
-  if (recent !== undefined) return { heavy: Math.max(0, kept - recent), recent: Math.min(recent, kept) }
+  if (recent !== undefined) return { best: Math.max(0, kept - recent), recent: Math.min(recent, kept) }
   const nHeavy = Math.min(heavy ?? Math.floor(kept / 2), kept)
-  return { heavy: nHeavy, recent: kept - nHeavy }
+  return { best: nHeavy, recent: kept - nHeavy }
 }
 
-function nRowsOf(budget: Options['budget'], cache: SequenceCache): number {
+function nRowsOf(budget: Options['budget'], { layout, nTokens, capacity }: KvCache): number {
   if (typeof budget === 'number') return budget
   const bytes = bytesOf(budget)
-  if (bytes === null) return Math.floor((Number.parseFloat(budget) / 100) * cache.nTokens)
-  const layers = cache.layers.map(({ stores }) => Object.fromEntries(Object.entries(stores).map(([name, s]) => [name, s.layout])))
-  const layout = { layers } as unknown as CacheLayout
-  let [fits, tooMany] = [0, cache.capacity + 1]
+  if (bytes === null) return Math.floor((Number.parseFloat(budget) / 100) * nTokens)
+  let [fits, tooMany] = [0, capacity + 1]
   while (tooMany - fits > 1) {
     const n = Math.floor((fits + tooMany) / 2)
     if (residentTotal(layout, n) <= bytes) fits = n

@@ -17,14 +17,20 @@
  * Cost per token and layer: 2·G·(sink + window)·d·e bytes read, 4·H·(sink + window)·d FLOPs.
  */
 import { z } from 'zod'
-import { F16, F32, I32 } from '../ggml/types.ts'
-import type { Tensor } from '../ggml/tensor.ts'
-import type { SequenceCache } from '../kv/cache.ts'
-import type { StoreLayout } from '../kv/layout.ts'
-import type { Store } from '../kv/store.ts'
-import { readDensely } from './dense.ts'
-import type { AttentionLayer, Keep, KeepMethod, Kept, Projected, Step, StepPart, WrittenLayer } from './method.ts'
-import { groupHeads, rotate, scoresOf, softmax, ungroupHeads, weighStored, writer } from './pieces.ts'
+import type { Visibility } from '../../core/shape.ts'
+import type { Tensor } from '../../ggml/tensor.ts'
+import { F16, I32 } from '../../ggml/types.ts'
+import type { RowMap } from '../../kv/rows.ts'
+import type { Chunk, ChunkSize } from '../chunk.ts'
+import { readDensely } from '../kernels/dense.ts'
+import { groupHeads, ungroupHeads } from '../kernels/heads.ts'
+import { MASKED, visiblePositions } from '../kernels/mask.ts'
+import { qkScores } from '../kernels/scores.ts'
+import { softmax } from '../kernels/softmax.ts'
+import { applyValues } from '../kernels/values.ts'
+import { writer } from '../kernels/write.ts'
+import type { Keep, KeepMethod, KvView, Projected } from '../method.ts'
+import { Sinks, sinksLayout } from './sinks.ts'
 
 const options = z.object({
   sink: z.number().int().min(0).max(4096).default(4).describe('first tokens that always stay (tokens)'),
@@ -41,7 +47,6 @@ const options = z.object({
 const CHUNK = 256
 /** Positions are rotated by up to so many tokens: within that, single precision tells neighbours apart. */
 const TURN = 2 ** 16
-const F16_MINUS_INFINITY = 0xfc00
 
 export const streaming: KeepMethod<typeof options> = {
   name: 'streaming',
@@ -50,183 +55,125 @@ export const streaming: KeepMethod<typeof options> = {
   source: 'StreamingLLM, arXiv 2309.17453',
   cost: '2·G·(sink + window)·d·e bytes per layer and token',
   options,
-  exactFor: (nTokens) => ({ window: nTokens }),
-  tightFor: (nTokens) => ({ sink: 3, window: Math.ceil(nTokens / 5) }),
   sameRows: true,
   bind: ({ sink, window }) => keepStreaming(sink, window),
 }
 
-export function keepStreaming(sink: number, window: number, turn = TURN): Keep {
+type Facts = {
+  /** The last query does not see all that came before it. */
+  readonly drops: boolean
+  /** Queries see keys of another turn than the first query's. */
+  readonly mixed: boolean
+  /** Tokens of the chunk that become sinks. */
+  readonly newSinks: number
+}
+
+export function keepStreaming(sink: number, window: number, turn = TURN): Keep<Facts> {
   const nKept = sink + window
   /** Tokens that had left the window when the query at `position` came. */
   const nDropped = (position: number) => Math.max(0, position - nKept)
   const turnOf = (position: number) => position - (position % turn)
-  /** True if the part's queries see keys of another turn than the first query's. */
-  const isMixed = ({ nTokens: n }: SequenceCache, nTokens: number) =>
-    turnOf(Math.max(sink, n - window)) !== turnOf(n + nTokens - 1)
-  const nNewSinks = ({ nTokens: n }: SequenceCache, nTokens: number) => Math.max(0, Math.min(sink - n, nTokens))
-  /** True if the last query of a part still sees everything. */
-  const isWhole = ({ nTokens: n }: SequenceCache, nTokens: number) => nDropped(n + nTokens - 1) === 0
+
+  /** f16[nKv, n]: 0 where a query sees the key of a row. */
+  const maskOf = (chunk: Chunk, visible: Visibility) =>
+    chunk.once(`streaming:${JSON.stringify(visible)}`, () =>
+      chunk.input(F16, [chunk.nKv, chunk.nTokens], (mask, { rows, nTokens: nBefore }) => {
+        const positions = positionsOf(rows, chunk)
+        for (let i = 0; i < chunk.nTokens; i++) {
+          const [first, end] = visiblePositions(visible, nBefore + i)
+          const oldest = sink + nDropped(nBefore + i)
+          for (const [row, position] of positions.entries()) {
+            const isSeen = position >= first && position < end && (position < sink || position >= oldest)
+            mask[i * chunk.nKv + row] = isSeen ? 0 : MASKED
+          }
+        }
+      }),
+    )
 
   return {
     positions: 'cache',
-    needsProbabilities: false,
-    readsPrompts: true,
-    isEndless: true,
-    nRows: (nCtx) => Math.min(nCtx, nKept + CHUNK),
-    mostTokens: ({ nTokens }) => Math.max(CHUNK, nKept - nTokens),
-    stores: ({ headDim: width, nHeadKv: nHead }): { readonly [name: string]: StoreLayout } =>
-      sink === 0 ? {} : { sinks: { width, nHead, type: F32, order: 'rows', fixed: sink } },
-    graphKey: (cache, n) => `${isWhole(cache, n)}:${isMixed(cache, n)}:${nNewSinks(cache, n)}`,
+    prefills: true,
+    unbounded: true,
+    capacity: (nCtx) => Math.min(nCtx, nKept + CHUNK),
+    maxChunk: ({ nTokens }) => Math.max(CHUNK, nKept - nTokens),
+    stores: (layer, own) => (sink === 0 ? own : { ...own, sinks: sinksLayout(layer, sink) }),
+    facts({ nTokens: nBefore }, { nTokens }) {
+      const last = nBefore + nTokens - 1
+      return {
+        drops: nDropped(last) > 0,
+        mixed: turnOf(Math.max(sink, nBefore - window)) !== turnOf(last),
+        newSinks: Math.max(0, Math.min(sink - nBefore, nTokens)),
+      }
+    },
 
-    start(step, part) {
-      const { g } = step
-      const { cache, nRead, nTokens } = part
-      const write = writer(step, part, false)
-      const base = () => turnOf(cache.nTokens)
-      const drops = !isWhole(cache, nTokens)
-      const eachToken = (of: (position: number) => number) =>
-        g.input(I32, [nTokens], (data) => data.forEach((_, i) => (data[i] = of(cache.nTokens + i))))
+    record(chunk, { drops, mixed, newSinks }) {
+      const { g, nTokens, nKv } = chunk
+      const write = writer(chunk, false)
+      const sinks = sink === 0 ? null : new Sinks(chunk, sink)
+      /** `of` the token's position and where the turn of the first query begins. */
+      const eachToken = (of: (position: number, base: number) => number) =>
+        chunk.input(I32, [nTokens], (data, { nTokens: nBefore }) =>
+          data.forEach((_, i) => (data[i] = of(nBefore + i, turnOf(nBefore)))),
+        )
       const keyPlaces = eachToken((position) => position % turn)
-      const queryPlaces = eachToken((position) => position - base())
-      const sinks = new Sinks(step, part, { sink, nNew: nNewSinks(cache, nTokens) })
-      // Sinks that are placed for this step stand right already.
-      const turns = isMixed(cache, nTokens)
-        ? rowTurns(step, part, (position) => (drops && position < sink ? 0 : turnOf(position) - base()))
-        : null
-      const mask = g.input(F16, [nRead, nTokens], (data) => {
-        const positions = positionsOf(part)
-        for (let i = 0; i < nTokens; i++) {
-          const query = cache.nTokens + i
-          const last = part.isStrict && query > 0 ? query - 1 : query
-          const oldest = sink + nDropped(query)
-          for (let row = 0; row < nRead; row++) {
-            const position = positions[row]!
-            const isSeen = position >= 0 && position <= last && (position < sink || position >= oldest)
-            data[i * nRead + row] = isSeen ? 0 : F16_MINUS_INFINITY
-          }
+      const queryPlaces = eachToken((position, base) => position - base)
+      // For all queries of a chunk at once the sinks cannot be near enough: there they get queries of their own.
+      const sinkPlaces = eachToken((position) => position - nDropped(position))
+      // How far each row's rotation is from that of the queries; sinks that are placed for this step stand right already.
+      const rowTurns = chunk.input(I32, [nKv], (data, { rows, nTokens: nBefore }) => {
+        for (const [row, position] of positionsOf(rows, chunk).entries()) {
+          data[row] = position < 0 || (drops && position < sink) ? 0 : turnOf(position) - turnOf(nBefore)
         }
       })
-      // For all queries of a part at once the sinks cannot be near enough: there they get queries of their own.
-      const sinkPlaces = eachToken((position) => position - nDropped(position))
 
-      const scores = (kept: Kept, { q }: Pick<Projected, 'q'>): Tensor => {
-        const inPlace = scoresOf(step, kept.k, groupHeads(step, kept.q)) // [nRead, n · g, G]
-        if (!drops || nTokens === 1 || sink === 0) return inPlace
-        return sinks.score(inPlace, kept.layer, rotate(step, kept.layer, q, sinkPlaces))
+      const scores = ({ layer, k, q: placed }: KvView, { q }: Projected): Tensor => {
+        const inPlace = qkScores(g, layer, k, groupHeads(g, layer, placed)) // [nKv, n · g, G]
+        return sinks && drops && nTokens > 1 ? sinks.score(inPlace, layer, layer.rotate(g, q, sinkPlaces)) : inPlace
       }
 
       return {
         scores,
         write(layer, { k, ...others }) {
           if (!k) return write(layer, others)
-          write(layer, { ...others, k: rotate(step, layer, k, keyPlaces) })
-          sinks.keep(layer, k)
+          write(layer, { ...others, k: layer.rotate(g, k, keyPlaces) })
+          if (newSinks > 0) sinks!.keep(layer, k, newSinks)
         },
-        kept(layer, { q }) {
-          const { k, v } = cache.layers[layer.il]!
-          if (drops && nTokens === 1) sinks.place(layer, () => nDropped(cache.nTokens) - base())
-          const rows = k.rows(g, nRead)
-          const turned = turns ? g.permute(rotate(step, layer, g.permute(rows, 0, 2, 1, 3), turns), 0, 2, 1, 3) : rows
-          return { layer, q: rotate(step, layer, q, queryPlaces), k: turned, v, mask, nRead }
+        view(layer, { q }) {
+          const { k, v } = chunk.layer(layer.il)
+          if (drops && nTokens === 1) sinks?.place(layer, ({ nTokens: query }) => nDropped(query) - turnOf(query))
+          const rows = k.rows(g, nKv)
+          const turned = mixed ? g.permute(layer.rotate(g, g.permute(rows, 0, 2, 1, 3), rowTurns), 0, 2, 1, 3) : rows
+          return { layer, q: layer.rotate(g, q, queryPlaces), k: turned, v, mask: maskOf(chunk, layer.visible), from: 0, nKv }
         },
-        read(kept, { q }, needsProbabilities) {
-          if (!drops) return readDensely(step, kept, needsProbabilities)
-          const p = softmax(step, scores(kept, { q }), kept.mask, nTokens)
-          return { o: ungroupHeads(step, weighStored(step, p, kept.v), nTokens), p: { values: p, index: null } }
+        prefill(view, projected, wantsProbs) {
+          if (!drops) return readDensely(g, view, wantsProbs)
+          const { layer, mask } = view
+          const p = softmax(g, layer, scores(view, projected), { mask, n: nTokens })
+          return { o: ungroupHeads(g, layer, applyValues(g, layer, p, view), nTokens), p: { values: p, index: null } }
         },
       }
     },
 
-    settle(cache) {
+    commit(cache) {
       const { nRows } = cache.rows
-      if (nRows <= nKept) return
+      const nSurplus = nRows - nKept
+      if (nSurplus <= 0) return
+      const ranks = Array.from({ length: nKept }, (_, rank) => (rank < sink ? rank : rank + nSurplus))
       for (const [il, { rows }] of cache.owned) {
-        if (nRows === nKept + 1) for (const map of rows) map.drop(sink)
+        if (nSurplus === 1) for (const map of rows) map.drop(sink)
         else
           cache.keep(
             il,
-            rows.map(() => ranksKept(nRows, sink, nRows - nKept)),
+            rows.map(() => ranks),
           )
       }
     },
   }
 }
 
-/** The first keys, before rotation: f32[d, sink, G] in each layer. */
-class Sinks {
-  readonly #step: Step
-  readonly #part: StepPart
-  readonly #sink: number
-  readonly #nNew: number
-  readonly #rows: Tensor
-  readonly #placed = new Set<Store>()
-  #newRows: Tensor | null = null
-  #places: Tensor | null = null
-
-  constructor(step: Step, part: StepPart, { sink, nNew }: { readonly sink: number; readonly nNew: number }) {
-    this.#step = step
-    this.#part = part
-    this.#sink = sink
-    this.#nNew = nNew
-    this.#rows = step.g.input(I32, [Math.max(sink, 1)], (data) => data.forEach((_, i) => (data[i] = i)))
-  }
-
-  /** Remembers those among a part's keys f32[d, G, n]. */
-  keep({ il }: WrittenLayer, k: Tensor): void {
-    if (this.#nNew === 0) return
-    const { g } = this.#step
-    const { cache } = this.#part
-    const some = g.view(k, [k.ne[0], k.ne[1], this.#nNew, 1], [k.nb[1], k.nb[2], k.nb[3]])
-    this.#newRows ??= g.input(I32, [this.#nNew], (data) => data.forEach((_, i) => (data[i] = cache.nTokens + i)))
-    g.expand(g.setRows(this.#stored(il), g.cont(g.permute(some, 0, 2, 1, 3)), this.#newRows))
-  }
-
-  /** Rotates them to `first`, `first` + 1, … and puts them into their rows of the cache, which are the first. */
-  place(layer: AttentionLayer, first: () => number): void {
-    const { k } = this.#part.cache.layers[layer.il]!
-    if (this.#sink === 0 || this.#placed.has(k)) return // layers that read the same rows find them there
-    this.#placed.add(k)
-    const { g } = this.#step
-    this.#places ??= g.input(I32, [this.#sink], (data) => data.forEach((_, i) => (data[i] = first() + i)))
-    g.expand(g.setRows(k.tensor, g.cont(this.#rotated(layer, this.#places)), this.#rows))
-  }
-
-  /** Scores f32[m, n · g, G] with those of the sinks, which are the first rows, made anew for queries f32[d, H, n]. */
-  score(scores: Tensor, layer: AttentionLayer, q: Tensor): Tensor {
-    const { g } = this.#step
-    const [m, rows, G] = scores.ne
-    const own = g.mulMat(this.#rotated(layer, this.#rows), groupHeads(this.#step, q))
-    const [, , head, all] = scores.nb
-    const others = g.view(scores, [m - this.#sink, rows, G, 1], [scores.nb[1], head, all], this.#sink * scores.nb[0])
-    return g.concat(own, g.cont(others), 0)
-  }
-
-  #rotated(layer: AttentionLayer, places: Tensor): Tensor {
-    const { g } = this.#step
-    return g.permute(rotate(this.#step, layer, g.permute(this.#stored(layer.il), 0, 2, 1, 3), places), 0, 2, 1, 3)
-  }
-
-  #stored(il: number): Tensor {
-    return this.#part.cache.layers[il]!.stores['sinks']!.tensor
-  }
-}
-
-/** How far each row's rotation is from that of the part's queries: i32[nRead]. */
-function rowTurns({ g }: Step, part: StepPart, turnOf: (position: number) => number): Tensor {
-  return g.input(I32, [part.nRead], (data) => {
-    for (const [row, position] of positionsOf(part).entries()) data[row] = position < 0 ? 0 : turnOf(position)
-  })
-}
-
-/** The position of every row once the part's tokens are stored; -1 for rows that hold none. */
-function positionsOf({ cache: { rows }, nRead, nTokens }: StepPart): Int32Array {
-  const positions = Int32Array.from({ length: nRead }, (_, row) => (row < rows.nHigh ? rows.position(row) : -1))
+/** The position of every row that is read, with the chunk's tokens in theirs; -1 for rows that hold none. */
+function positionsOf(rows: RowMap, { nKv, nTokens }: ChunkSize): Int32Array {
+  const positions = Int32Array.from({ length: nKv }, (_, row) => (row < rows.highWater ? rows.position(row) : -1))
   for (let i = 0; i < nTokens; i++) positions[rows.nextRow(i)] = rows.nSeen + i
   return positions
-}
-
-/** Of `nRows` rows by position: the sinks, and all but the oldest `nDropped` of the rest. */
-function ranksKept(nRows: number, sink: number, nDropped: number): number[] {
-  return Array.from({ length: nRows - nDropped }, (_, rank) => (rank < sink ? rank : rank + nDropped))
 }

@@ -1,9 +1,9 @@
 /** The sampling part of a checked body → the engine's parameters. */
 import type { SamplingParams } from '../core/sampling.ts'
 import { samplingSchema } from '../core/sampling.ts'
-import type { ServedEngine } from './context.ts'
 import { invalid } from './error-body.ts'
 import type { GenerationBody, LogitBias } from './schema.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 /** What bans a token; see {@link samplingSchema}. */
 const BAN = -100

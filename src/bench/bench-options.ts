@@ -35,7 +35,7 @@ export const benchSchema = z.object({
   repetitions: z.number().int().min(1).default(5).describe('timed runs of each test'),
   nBatch: z.number().int().min(1).default(2048).describe('tokens per step'),
   nUbatch: z.number().int().min(1).default(512).describe('tokens per graph'),
-  nThreads: z.number().int().min(1).optional().describe('threads; default: the processors we may use'),
+  nThreads: z.number().int().min(1).optional().describe('threads; default: one for each core we may use'),
   typeK: z.enum(CACHE_TYPES).default('f16').describe('type of cached keys'),
   typeV: z.enum(CACHE_TYPES).default('f16').describe('type of cached values'),
   repack: z.boolean().default(true).describe("put weights into the processor's own layouts"),

@@ -1,13 +1,14 @@
 /** POST /v1/chat/completions */
 import { readBody } from './body.ts'
-import type { AppContext, ServedEngine } from './context.ts'
+import type { AppContext } from './context.ts'
 import { invalid } from './error-body.ts'
 import type { Format, Part } from './format.ts'
 import { answer, allowedTo, toRequests } from './generate.ts'
-import { chatLogprobs } from './logprobs.ts'
+import { chatLogprobs } from './openai-logprobs.ts'
 import { tokensOfChat } from './prompt.ts'
 import { refuseUnsupported } from './refused.ts'
 import { chatSchema } from './schema.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 function chatFormat(engine: ServedEngine, hasLogprobs: boolean): Format {
   const logprobs = (part: Part): object | null => (hasLogprobs ? chatLogprobs(engine.tokenizer, part.logprobs) : null)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { benchSchema } from '../../src/bench/options.ts'
+import { benchSchema } from '../../src/bench/bench-options.ts'
 
 const parse = (input: Record<string, unknown>) => benchSchema.parse({ model: 'm.gguf', ...input })
 

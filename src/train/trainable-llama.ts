@@ -12,7 +12,7 @@ import type { Hyperparameters } from '../models/model.ts'
 import { norm } from '../nn/norm.ts'
 import type { WeightSource } from '../weights/source.ts'
 import type { TensorSource } from '../weights/upload.ts'
-import { type AttendTraining, denseTraining } from './attention.ts'
+import { type AttendTraining, denseTraining } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
 import type { Parameters } from './parameters.ts'
 

@@ -1,5 +1,7 @@
+import { canonicalSpec } from '../../src/attention/spec.ts'
+import type { AttentionSetting } from '../../src/core/request.ts'
 import { describe, expect, test } from 'vitest'
-import { type GenerateOptions, toRequest } from '../../src/engine/ask.ts'
+import { type GenerateOptions, toRequest } from '../../src/engine/generate-options.ts'
 import type { ChatMessage, ChatTemplate } from '../../src/text/chat-template.ts'
 import type { EncodeOptions, Tokenizer } from '../../src/text/tokenizer.ts'
 
@@ -14,6 +16,7 @@ function texts({ addBos = false } = {}) {
   return {
     tokenizer: { nVocab: 256, bos: BOS, addBos, encode } as unknown as Tokenizer,
     template: { render, stop: ['User:'] } as unknown as ChatTemplate,
+    bind: (setting: AttentionSetting) => ({ spec: canonicalSpec(setting), mostSeen: (nCtx: number) => nCtx }),
   }
 }
 const ids = (text: string) => [...text].map((char) => (char === '^' ? BOS : char.codePointAt(0)!))

@@ -14,12 +14,10 @@ const LLAMA = {
   llama_get_memory: ['ptr', 'ptr'],
   llama_memory_clear: ['void', 'ptr', 'bool'],
   llama_memory_seq_rm: ['bool', 'ptr', 'i32', 'i32', 'i32'],
-  llama_set_n_threads: ['void', 'ptr', 'i32', 'i32'],
   llama_attach_threadpool: ['void', 'ptr', 'ptr', 'maybe'],
   llama_n_ctx: ['u32', 'ptr'],
   llama_synchronize: ['void', 'ptr'],
   llama_get_logits_ith: ['maybe', 'ptr', 'i32'],
-  llama_vocab_type: ['i32', 'ptr'],
   llama_vocab_n_tokens: ['i32', 'ptr'],
   llama_vocab_get_text: ['str', 'ptr', 'i32'],
   llama_vocab_get_attr: ['i32', 'ptr', 'i32'],
@@ -27,12 +25,10 @@ const LLAMA = {
   llama_vocab_is_control: ['bool', 'ptr', 'i32'],
   llama_vocab_bos: ['i32', 'ptr'],
   llama_vocab_eos: ['i32', 'ptr'],
-  llama_vocab_eot: ['i32', 'ptr'],
   llama_vocab_get_add_bos: ['bool', 'ptr'],
   llama_vocab_get_add_eos: ['bool', 'ptr'],
   llama_tokenize: ['i32', 'ptr', 'buf', 'i32', 'buf', 'i32', 'bool', 'bool'],
   llama_token_to_piece: ['i32', 'ptr', 'i32', 'buf', 'i32', 'i32', 'bool'],
-  llama_detokenize: ['i32', 'ptr', 'buf', 'i32', 'buf', 'i32', 'bool', 'bool'],
 } as const satisfies Record<string, Declaration>
 
 const modelParams = koffi.struct({

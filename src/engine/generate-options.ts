@@ -3,7 +3,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting, BoundAttention, GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
 import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
-import { encodeChat } from '../text/chat.ts'
+import { encodeChat } from '../text/chat-encoding.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 
 /** Library names of the sampling parameters → the names they share with the server. */
