@@ -1,5 +1,5 @@
 /** The file that a calibration writes: what a model is run with, and how that was found. */
-import type { ChaiCalibration } from '../attention/chai-calibration.ts'
+import type { ChaiCalibration } from '../attention/share/chai/calibration.ts'
 import type { ErrorCurve } from './elbow.ts'
 
 export interface ChaiReport extends ChaiCalibration {

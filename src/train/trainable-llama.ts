@@ -5,23 +5,22 @@
 import { KvasirError } from '../core/errors.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
-import { type LlamaLayer, type LlamaWeights, llama, llamaWeights } from '../models/llama.ts'
+import { type Decoder, type DecoderLayer, embed, feedForward } from '../models/decoder.ts'
+import { decoderWeights } from '../models/decoder-weights.ts'
+import { LLAMA, llama } from '../models/llama.ts'
 import type { Hyperparameters } from '../models/model.ts'
-import { gatedMlp } from '../nn/mlp.ts'
-import { rmsNorm } from '../nn/norm.ts'
+import { norm } from '../nn/norm.ts'
 import type { WeightSource } from '../weights/source.ts'
+import type { TensorSource } from '../weights/upload.ts'
 import { type AttendTraining, denseTraining } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
 import type { Parameters } from './parameters.ts'
 
-/** Nodes of a layer's forward pass, at most; methods with more say so. */
-export const NODES_PER_LAYER = 64
-
 export interface TrainableLlama {
   readonly hp: Hyperparameters
-  readonly weights: LlamaWeights
+  readonly weights: Decoder
   /** The same memory without gradients. */
-  readonly constants: LlamaWeights
+  readonly constants: Decoder
 }
 
 /**
@@ -58,28 +57,26 @@ function hyperparameters(source: WeightSource): Hyperparameters {
   throw new KvasirError('model_unsupported', { path: source.path, reason })
 }
 
-/** Rows of the embedding: f32[nEmbd, T · B]. */
-export function embed(g: Graph, weights: LlamaWeights, batch: Batch): Tensor {
-  return g.getRows(weights.tokenEmbedding, batch.tokens)
+/** The tensors of a llama's file, as `tensors` gives them. */
+export function llamaWeights(hp: Hyperparameters, source: WeightSource, tensors: TensorSource): Decoder {
+  return decoderWeights(LLAMA, hp, source, tensors)
 }
 
 /** One layer: f32[nEmbd, T · B] → f32[nEmbd, T · B]. */
-export function runLayer(g: Graph, layer: LlamaLayer, { x, attend }: { x: Tensor; attend: AttendTraining }): Tensor {
-  const { attentionNorm, attention, mlpNorm, mlp } = layer
-  const attended = g.add(attend(attention, rmsNorm(g, attentionNorm, x)), x)
-  return g.add(gatedMlp(g, mlp, rmsNorm(g, mlpNorm, attended)), attended)
+export function runLayer(g: Graph, layer: DecoderLayer, { x, attend }: { x: Tensor; attend: AttendTraining }): Tensor {
+  return feedForward(g, layer, g.add(attend(layer.attention, norm(g, layer.attentionNorm, x)), x))
 }
 
 /** Logits f32[nVocab, T · B]. */
-export function logitsOf(g: Graph, weights: LlamaWeights, x: Tensor): Tensor {
-  return g.mulMat(weights.output, rmsNorm(g, weights.outputNorm, x))
+export function logitsOf(g: Graph, weights: Decoder, x: Tensor): Tensor {
+  return g.mulMat(weights.output, norm(g, weights.outputNorm, x))
 }
 
 /** The whole model, with dense attention or the layers' own. */
 export function forwardLlama(
   g: Graph,
-  { hp, weights }: Pick<TrainableLlama, 'hp' | 'weights'>,
-  { batch, attend = denseTraining(g, batch, hp.shape.headDim) }: { readonly batch: Batch; readonly attend?: AttendTraining },
+  { weights }: Pick<TrainableLlama, 'weights'>,
+  { batch, attend = denseTraining(g, batch) }: { readonly batch: Batch; readonly attend?: AttendTraining },
 ): Tensor {
   const x = weights.layers.reduce((y, layer) => runLayer(g, layer, { x: y, attend }), embed(g, weights, batch))
   return logitsOf(g, weights, x)

@@ -12,7 +12,7 @@ import { relativeError, TOLERANCE } from '../support/close.ts'
 import { gradientError, weighted } from '../support/gradients.ts'
 import { normals } from '../support/random.ts'
 import { referenceLogits } from '../support/reference.ts'
-import { TINY, tinyLlama } from '../support/tiny-llama.ts'
+import { TINY, tinyLlama, tinyShape } from '../support/tiny-llama.ts'
 
 const backend = new Backend(1)
 afterAll(() => backend[Symbol.dispose]())
@@ -28,7 +28,7 @@ test('the gradients of a whole layer are those of differences: norms, rope, head
   const { error, worst } = await gradientError(backend, parameters, {
     record: (g) => {
       const batch = batchInputs(g, SHAPE, () => WINDOWS)
-      const attend = denseTraining(g, batch, TINY.shape.headDim)
+      const attend = denseTraining(g, batch)
       return weighted(g, runLayer(g, model.weights.layers[0]!, { x: x.tensor, attend }))
     },
   })
@@ -39,7 +39,7 @@ test('the gradients of a whole layer are those of differences: norms, rope, head
 test.each([
   ['two layers', TINY],
   ['two layers and tied embeddings', { ...TINY, tiedOutput: true }],
-  ['rotation of halves, one KV head', { ...TINY, shape: { ...TINY.shape, nHeadKv: 1 }, rope: { ...TINY.rope, mode: 2 } }],
+  ['rotation of halves, one KV head', { ...TINY, shape: tinyShape({ nHeadKv: 1 }), rope: { ...TINY.rope, mode: 2 } }],
 ] as const)('the gradients of a model with cross-entropy are those of differences: %s', async (_, hp) => {
   using model = tinyLlama(backend, hp)
   const { error, worst } = await gradientError(backend, model.parameters.all(), {
