@@ -36,6 +36,8 @@ export interface EngineOptions {
   readonly typeV?: string
   /** How attention is computed (--attention; default dense), unless a request says otherwise. */
   readonly attention?: AttentionSetting
+  /** Names for adapters and calibrations (--adapter): a setting may name them instead of their paths. */
+  readonly adapters?: Readonly<Record<string, string>> | undefined
   /** Put weights into the processor's repacked layouts where they are faster (default true; costs loading time). */
   readonly repack?: boolean
   /** 0…1 while loading. */
@@ -132,8 +134,8 @@ export class Engine implements AsyncDisposable {
       opened.push(tokenizer)
       const template = chatTemplateOf(source, tokenizer)
       const nThreads = threadsFor(options.nThreads)
-      const { repack = true, onProgress, signal } = options
-      const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, onProgress, signal })
+      const { repack = true, adapters, onProgress, signal } = options
+      const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, adapters, onProgress, signal })
       return new Engine({ path: resolve(path), source, tokenizer, template, runner }, options)
     } catch (error) {
       for (const resource of opened.reverse()) resource[Symbol.dispose]()
@@ -171,9 +173,12 @@ export class Engine implements AsyncDisposable {
     return this.#attention.spec
   }
 
-  /** A setting, bound to the model for a request; left out, the engine's own. Errors: `attention_invalid`. */
-  bind(setting?: AttentionSetting): BoundAttention {
-    return setting === undefined ? this.#attention : this.#runner.attention(setting)
+  /**
+   * A setting, bound to the model for a request; left out, the engine's own. That of a stranger may not name paths.
+   * Errors: `attention_invalid`.
+   */
+  bind(setting?: AttentionSetting, from: 'owner' | 'stranger' = 'owner'): BoundAttention {
+    return setting === undefined ? this.#attention : this.#runner.attention(setting, from)
   }
 
   stats(): EngineStats {

@@ -24,7 +24,7 @@ export function allowedTo(c: AppContext, body: GenerationBody): Allowed {
   const { nCtx } = c.var.engine
   if (body.num_ctx !== undefined && body.num_ctx > nCtx)
     throw invalid('num_ctx', `${body.num_ctx} is more than the server's context of ${nCtx} (-c)`)
-  const attention = c.var.engine.bind(body.attention)
+  const attention = c.var.engine.bind(body.attention, 'stranger')
   return { nCtx: attention.mostSeen(Math.min(nCtx, body.num_ctx ?? Infinity)), attention }
 }
 

@@ -304,7 +304,7 @@ describe('what is no adapter of the model is refused', () => {
   it('a model, another base, other shapes, other layers', async () => {
     const path = await write(folder.file('refused.gguf'), shape, some(shape, [2], { rank: 4, hidden: 2 }))
     expect(refusal(path)).toBe('nothing')
-    const base = (fingerprint: string) => ({ path: 'm.gguf', fingerprint, resources: null })
+    const base = (fingerprint: string) => ({ path: 'm.gguf', fingerprint, resources: {}, takesPaths: true })
     expect(refusal(path, { ...modelShape(shape), base: base('another base') })).toMatch(
       /was made for another model than 'm.gguf'/,
     )
@@ -320,7 +320,7 @@ describe('what is no adapter of the model is refused', () => {
     const path = await write(folder.file('named.gguf'), shape, some(shape, [2], { rank: 4, hidden: 2 }))
     const of = (resources: Record<string, string>): ModelShape => ({
       ...modelShape(shape),
-      base: { path: 'm.gguf', fingerprint: 'a base', resources },
+      base: { path: 'm.gguf', fingerprint: 'a base', resources, takesPaths: false },
     })
     expect(refusal('demo', of({ demo: path }))).toBe('nothing')
     const known = "it knows 'demo' (start the server with --adapter NAME=PATH)"
