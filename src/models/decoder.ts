@@ -57,13 +57,10 @@ export function decoderAttention(
   shape: LayerShape,
   weights: Omit<DecoderAttention, keyof LayerShape | 'project' | 'rotate'>,
 ): DecoderAttention {
-  // Spread by descriptors: what a layer lacks may be asked for, but not before it is needed.
-  return Object.defineProperties({} as DecoderAttention, {
-    ...Object.getOwnPropertyDescriptors(weights),
-    ...Object.getOwnPropertyDescriptors(shape),
-    project: { enumerable: true, value: project },
-    rotate: { enumerable: true, value: rotate },
-  })
+  // Keys and values that a layer lacks may be asked for, but neither here nor by whoever spreads a layer.
+  const { k, v, ...rest } = Object.getOwnPropertyDescriptors(weights)
+  const hidden = { k: { ...k, enumerable: false }, v: { ...v, enumerable: false } }
+  return Object.defineProperties({ ...shape, project, rotate } as DecoderAttention, { ...rest, ...hidden })
 
   function project(g: Graph, x: Tensor, which: 'q' | 'k' | 'v', heads?: readonly number[]): Tensor {
     const size = which === 'v' ? shape.dV : shape.dK

@@ -56,11 +56,11 @@ export class ValueMean {
   }
 
   /** Brings the stored mean of a layer's own rows forward. */
-  write(view: KvView, { v }: Projected): void {
+  write(view: KvView, projected: Projected): void {
     const { layer } = view
     if (this.#way === 'each time' || !this.#chunk.layer(layer.il).isOwner) return
     const { g } = this.#chunk
-    const mean = this.#way === 'running' ? this.#forward(layer, v) : this.#ofAll(view)
+    const mean = this.#way === 'running' ? this.#forward(layer, projected.v) : this.#ofAll(view)
     this.#after.set(layer.il, mean)
     g.expand(
       g.setRows(
