@@ -125,15 +125,12 @@ export function scoreLayout({ nHeadKv: nHead }: LayerShape, width = 1): StoreLay
 
 /** The newest `nNew` keys had nothing before: what stands in their rows was of others. */
 function addFresh({ rows, stores }: CacheLayer, nNew: number): void {
-  const store = storeOf(stores, 'score')
-  const [score, fresh] = [store, storeOf(stores, 'fresh')].map((one) => one.data() as Float32Array) as [
-    Float32Array,
-    Float32Array,
-  ]
-  const { width } = store.layout
+  const { layout, capacity } = storeOf(stores, 'score')
+  const [score, fresh] = ['score', 'fresh'].map((name) => storeOf(stores, name).data()) as [Float32Array, Float32Array]
   for (const [head, map] of rows.entries()) {
-    const at = (row: number) => (head * store.capacity + row) * width
-    for (let i = at(0); i < at(map.highWater); i++) score[i]! += fresh[i]!
+    const at = (row: number) => (head * capacity + row) * layout.width
+    const end = at(map.highWater)
+    for (let i = at(0); i < end; i++) score[i]! += fresh[i]!
     for (let rank = map.nRows - nNew; rank < map.nRows; rank++) {
       const row = map.row(rank)
       score.set(fresh.subarray(at(row), at(row + 1)), at(row))
@@ -163,7 +160,7 @@ function scoresOf({ rows, stores }: CacheLayer, n: number, perLayer: boolean): F
 
 function lowest(scores: Float32Array): number {
   let lowest = 0
-  for (const [rank, score] of scores.entries()) if (score < scores[lowest]!) lowest = rank
+  for (let rank = 1; rank < scores.length; rank++) if (scores[rank]! < scores[lowest]!) lowest = rank
   return lowest
 }
 

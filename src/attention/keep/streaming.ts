@@ -82,7 +82,8 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep<F
         for (let i = 0; i < chunk.nTokens; i++) {
           const [first, end] = visiblePositions(visible, nBefore + i)
           const oldest = sink + nDropped(nBefore + i)
-          for (const [row, position] of positions.entries()) {
+          for (let row = 0; row < chunk.nKv; row++) {
+            const position = positions[row]!
             const isSeen = position >= first && position < end && (position < sink || position >= oldest)
             mask[i * chunk.nKv + row] = isSeen ? 0 : MASKED
           }
@@ -158,15 +159,12 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep<F
       const { nRows } = cache.rows
       const nSurplus = nRows - nKept
       if (nSurplus <= 0) return
-      const ranks = Array.from({ length: nKept }, (_, rank) => (rank < sink ? rank : rank + nSurplus))
-      for (const [il, { rows }] of cache.owned) {
-        if (nSurplus === 1) for (const map of rows) map.drop(sink)
-        else
-          cache.keep(
-            il,
-            rows.map(() => ranks),
-          )
+      if (nSurplus === 1) {
+        for (const [, { rows }] of cache.owned) for (const map of rows) map.drop(sink)
+        return
       }
+      const ranks = Array.from({ length: nKept }, (_, rank) => (rank < sink ? rank : rank + nSurplus))
+      for (const [il, { rows }] of cache.owned) cache.keep(il, Array(rows.length).fill(ranks))
     },
   }
 }
