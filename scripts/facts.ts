@@ -1,5 +1,5 @@
 /** Facts to hide in texts, of the kind that the bundled model was trained to find again, and texts with such facts. */
-import { random as seeded } from '../src/engine/random.ts'
+import { random as seeded } from '../src/core/random.ts'
 
 export interface Fact {
   readonly line: string

@@ -7,7 +7,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { Runner, type RunSequence } from '../src/engine/runner.ts'
+import type { RunSequence } from '../src/engine/run-sequence.ts'
+import { Runner } from '../src/engine/runner.ts'
 import { F16 } from '../src/ggml/types.ts'
 import { openWeights } from '../src/weights/open.ts'
 
@@ -28,7 +29,7 @@ function resident(field: 'RssAnon' | 'VmRSS' | 'VmHWM'): number {
 async function read(sequence: RunSequence, n: number, onPart?: () => void): Promise<void> {
   const { cache, attention } = sequence
   for (const end = cache.nTokens + n; cache.nTokens < end;) {
-    const size = Math.min(STEP, end - cache.nTokens, attention.mostTokens(cache))
+    const size = Math.min(STEP, end - cache.nTokens, attention.maxChunk(cache))
     const tokens = Int32Array.from({ length: size }, (_, i) => token(cache.nTokens + i))
     await runner.run([{ sequence, tokens, logits: 'none', endsPrompt: cache.nTokens + size === end }])
     onPart?.()

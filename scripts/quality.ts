@@ -20,10 +20,11 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { Runner, type RunSequence } from '../src/engine/runner.ts'
+import type { RunSequence } from '../src/engine/run-sequence.ts'
+import { Runner } from '../src/engine/runner.ts'
 import { bundledModel } from '../src/index.ts'
 import { F16, rowBytes } from '../src/ggml/types.ts'
-import type { SequenceCache } from '../src/kv/cache.ts'
+import type { KvCache } from '../src/kv/cache.ts'
 import { loadTokenizer } from '../src/text/load.ts'
 import { openWeights } from '../src/weights/open.ts'
 import { HELDOUT } from '../test/support/bundled.ts'
@@ -67,7 +68,7 @@ async function read(runner: Runner, sequence: RunSequence, tokens: Int32Array, a
   const all = new Float32Array(tokens.length * nVocab)
   while (cache.nTokens < tokens.length) {
     const at = cache.nTokens
-    const size = at < atOnce ? Math.min(atOnce - at, attention.mostTokens(cache)) : 1
+    const size = at < atOnce ? Math.min(atOnce - at, attention.maxChunk(cache)) : 1
     const endsPrompt = at + size >= atOnce
     const [logits] = await runner.run([{ sequence, tokens: tokens.subarray(at, at + size), logits: 'all', endsPrompt }])
     all.set(logits!, at * nVocab)
@@ -76,11 +77,11 @@ async function read(runner: Runner, sequence: RunSequence, tokens: Int32Array, a
 }
 
 /** Bytes of the rows a cache holds. */
-function heldBytes({ layers }: SequenceCache): number {
+function heldBytes({ layers }: KvCache): number {
   const stores = new Map(layers.flatMap(({ stores, rows }) => Object.values(stores).map((store) => [store, rows] as const)))
   let bytes = 0
   for (const [{ layout }, rows] of stores) {
-    if (layout.fixed === undefined) bytes += rowBytes(layout.type, layout.width) * layout.nHead * (rows[0]?.nHigh ?? 0)
+    if (layout.fixed === undefined) bytes += rowBytes(layout.type, layout.width) * layout.nHead * (rows[0]?.highWater ?? 0)
   }
   return bytes
 }

@@ -3,22 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 /** Bottom to top, as the layers stand. */
-const ORDER = [
-  'core',
-  'ggml',
-  'weights',
-  'nn',
-  'kv',
-  'attention',
-  'models',
-  'text',
-  'engine',
-  'server',
-  'eval',
-  'bench',
-  'train',
-  'cli',
-]
+const ORDER = ['core', 'ggml', 'weights', 'nn', 'kv', 'attention', 'models', 'text', 'engine', 'server', 'bench', 'train', 'cli']
 const WIDTH = 130
 
 export function tree(src: string): string {

@@ -4,7 +4,14 @@ export { type LogLevel, setLogLevel, setLogSink } from './core/log.ts'
 export { type MethodInfo, methodInfos } from './attention/catalogue.ts'
 export type { AttentionSetting, AttentionUsage, MethodSetting, StopReason, Timings, TokenLogprob, Usage } from './core/request.ts'
 export type { ModelShape } from './core/shape.ts'
-export type { AnswerOptions, Completion, GenerateOptions, Piece, PromptProgress, SamplingOptions } from './engine/ask.ts'
+export type {
+  AnswerOptions,
+  Completion,
+  GenerateOptions,
+  Piece,
+  PromptProgress,
+  SamplingOptions,
+} from './engine/generate-options.ts'
 export { Chat, type ChatOptions } from './engine/chat.ts'
 export { type LoadOptions, Model, bundledModel, load } from './engine/model.ts'
 export type { ChatMessage } from './text/chat-template.ts'

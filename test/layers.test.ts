@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join, posix, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 
@@ -15,7 +15,7 @@ const ROWS = [
   ['attention'],
   ['models', 'text'],
   ['engine'],
-  ['server', 'eval', 'bench', 'train'],
+  ['server', 'bench', 'train'],
   ['cli'],
 ]
 const rowOf = (folder: string) => ROWS.findIndex((row) => row.includes(folder))
@@ -27,7 +27,9 @@ function importsOf(source: string): string[] {
   return [...code.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*['"](\.[^'"]+)['"]/g)].map((match) => match[1]!)
 }
 
-const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((path) => path.includes('/') && path.endsWith('.ts'))
+const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' })
+  .map((path) => path.replaceAll('\\', '/'))
+  .filter((path) => path.includes('/') && path.endsWith('.ts'))
 
 test('a file imports only from its own folder and from lower rows', () => {
   const wrong: string[] = []
@@ -39,6 +41,52 @@ test('a file imports only from its own folder and from lower rows', () => {
     }
   }
   expect(wrong).toEqual([])
+})
+
+/** The rooms of attention: axes are strangers to each other, and kernels serve them all. */
+const ROOMS = ['share', 'keep', 'read', 'kernels']
+const roomOf = (path: string) => ROOMS.find((room) => path.startsWith(`attention/${room}/`))
+const mayImport = (from: string | undefined, to: string | undefined) =>
+  from === undefined || to === undefined || from === to || (to === 'kernels' && from !== 'kernels')
+
+test('the rooms of attention keep to themselves', () => {
+  const wrong: string[] = []
+  for (const file of files) {
+    for (const path of importsOf(readFileSync(join(SRC, file), 'utf8'))) {
+      const to = posix.join(dirname(file), path)
+      if (!mayImport(roomOf(file), roomOf(to))) wrong.push(`${file} imports ${path}`)
+    }
+  }
+  expect(wrong).toEqual([])
+  expect([mayImport('keep', 'kernels'), mayImport('kernels', 'keep'), mayImport('read', 'keep')]).toEqual([true, false, false])
+})
+
+/** Ways that lead from a file through what it imports back to it. */
+function cyclesOf(imports: ReadonlyMap<string, readonly string[]>): string[] {
+  const cycles: string[] = []
+  const done = new Set<string>()
+  const visit = (file: string, way: readonly string[]): void => {
+    if (way.includes(file)) cycles.push([...way.slice(way.indexOf(file)), file].join(' → '))
+    if (way.includes(file) || done.has(file)) return
+    for (const next of imports.get(file) ?? []) visit(next, [...way, file])
+    done.add(file)
+  }
+  for (const file of imports.keys()) visit(file, [])
+  return cycles
+}
+
+test('no file imports itself, by way of others neither', () => {
+  const importsIn = (file: string) =>
+    importsOf(readFileSync(join(SRC, file), 'utf8')).map((path) => posix.join(dirname(file), path))
+  expect(cyclesOf(new Map(files.map((file) => [file, importsIn(file)])))).toEqual([])
+})
+
+test.each([
+  [{ a: ['b'], b: ['c'], c: [] }, []],
+  [{ a: ['b', 'c'], b: ['c'], c: ['b'] }, ['b → c → b']],
+  [{ a: ['b'], b: ['c', 'd'], c: ['a'], d: ['d'] }, ['a → b → c → a', 'd → d']],
+])('it sees the cycles of %j', (imports, expected) => {
+  expect(cyclesOf(new Map(Object.entries(imports)))).toEqual(expected)
 })
 
 test('every folder of src has its row', () => {

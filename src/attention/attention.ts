@@ -1,5 +1,6 @@
 /** A setting at work on a model: the answers of the axes put together to the attention of one sequence. */
 import type { Json } from '../core/json.ts'
+import type { BoundAttention } from '../core/request.ts'
 import { type LayerShape, type ModelShape, windowOf } from '../core/shape.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F32 } from '../ggml/types.ts'
@@ -11,6 +12,7 @@ import { groupHeads } from './kernels/heads.ts'
 import { qkScores } from './kernels/scores.ts'
 import { type BaseAttention, type Keep, keysDense, type Read, type Share, type SharePart } from './method.ts'
 import { readAll } from './read/dense.ts'
+import { shareNothing } from './share/nothing.ts'
 
 /** ggml type ids of cached keys and values. */
 export interface CacheTypes {
@@ -30,15 +32,7 @@ const READ_STEP = 256
 const SHORT_STEP = 64
 const SHORT_ROWS = 512
 
-/** The empty answer of the share axis: every layer attends by itself. */
-const shareNothing: Share = {
-  record:
-    (_, __, { attend }) =>
-    (layer, projected) =>
-      attend(layer, projected).o,
-}
-
-export class Attention {
+export class Attention implements BoundAttention {
   /** The setting as it is written, with the options that are not the defaults. */
   readonly spec: string
   readonly shape: ModelShape
@@ -56,7 +50,8 @@ export class Attention {
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
   mostSeen(nCtx: number): number {
-    return this.#keep.unbounded && this.#keep.capacity(Infinity) <= nCtx ? Infinity : nCtx
+    const most = this.#keep.unbounded && this.#keep.capacity(Infinity) <= nCtx ? Infinity : nCtx
+    return Math.min(most, this.shape.nPositions ?? Infinity)
   }
 
   /** An empty cache for up to `nCtx` tokens; see {@link KvCache}. */
@@ -140,7 +135,8 @@ export class Attention {
     const base: BaseAttention = {
       write: keep.write,
       view: keep.view,
-      scores: (view, projected) => keep.scores?.(view, projected) ?? qkScores(g, view.layer, view.k, groupHeads(g, view.layer, view.q)),
+      scores: (view, projected) =>
+        keep.scores?.(view, projected) ?? qkScores(g, view.layer, view.k, groupHeads(g, view.layer, view.q)),
       read(view, projected) {
         const { il } = view.layer
         const found = isPrefill ? keep.prefill!(view, projected, isAsked(il)) : reader(view.layer).attend(view, projected)
@@ -162,9 +158,12 @@ export class Attention {
     return base
   }
 
-  /** Whether the read axis is asked in a layer: where a window bounds what there is to read, it is read as it is. */
-  #reads({ visible }: LayerShape): boolean {
-    return typeof visible === 'string'
+  /**
+   * Whether the read axis is asked in a layer: where a window bounds what there is to read, or the share axis wants all
+   * probabilities, it is read as it is.
+   */
+  #reads({ il, visible }: LayerShape): boolean {
+    return typeof visible === 'string' && !this.#share.wantsProbs?.(il)
   }
 
   #readsPhase(nTokens: number): boolean {
@@ -178,11 +177,17 @@ export class Attention {
       const { il, nHeadKv } = layer
       dense += nHeadKv * keysDense(cache.nTokens, facts.nTokens, windowOf(layer))
       if (cache.layers[il]!.rows.length === 0) continue
-      const isOwn = this.#reads(layer) && this.#readsPhase(facts.nTokens) && !this.#share.wantsProbs?.(il)
+      const isOwn = this.#reads(layer) && this.#readsPhase(facts.nTokens)
       const keys = (isOwn ? this.#read : readAll).cost(layer, cache, facts, facts.read)
-      read += nHeadKv * keys * (this.#share.costShare?.(il, facts.share) ?? 1)
+      read += nHeadKv * keys * this.#nRuns(il, facts.nTokens) * (this.#share.costShare?.(il, facts.share) ?? 1)
     }
     return { read, dense }
+  }
+
+  /** Times that a chunk reads in a layer: in a group that depends on itself, often in all but the last (iterations.ts). */
+  #nRuns(il: number, nTokens: number): number {
+    const isRepeated = this.shape.layers.some((layer) => layer.il <= il && layer.kvSource > il)
+    return isRepeated ? this.nPasses(nTokens) : 1
   }
 
   /** After a step of these facts that succeeded, with its tokens appended. */
@@ -211,5 +216,8 @@ export interface Recorded {
 /** Outputs f32[dV · H, n] of a layer where no query sees its own key: that of the first token of all is zero. */
 export function afterFirst(chunk: Chunk, o: Tensor): Tensor {
   const ones = (data: Float32Array, { nTokens }: KvCache) => data.fill(1).fill(0, 0, nTokens === 0 ? 1 : 0)
-  return chunk.g.mul(o, chunk.once('after first', () => chunk.input(F32, [1, chunk.nTokens], ones)))
+  return chunk.g.mul(
+    o,
+    chunk.once('after first', () => chunk.input(F32, [1, chunk.nTokens], ones)),
+  )
 }

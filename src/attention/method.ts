@@ -157,7 +157,7 @@ export interface Share<F extends Json = any> extends Axis<F> {
   stores?(layer: LayerShape, own: LayerLayout): LayerLayout
   /** Layers whose probabilities it wants: they are read densely, by products, and `p` is over rows 0…nKv - 1. */
   wantsProbs?(il: number): boolean
-  /** Times that layers which depend on themselves are run for a prompt, instead of as the model says (models/iterations.ts). */
+  /** Times that layers which depend on themselves are run for a prompt, instead of as the model says (attention/iterations.ts). */
   readonly iterations?: number
   record(chunk: Chunk, facts: F, base: BaseAttention): SharePart
   /** How often layer `il` reads each of its keys with its value: 1/2 where it reads one of the two. Default 1. */

@@ -8,7 +8,7 @@ import type { AttentionLayer, Projected } from './method.ts'
 type Makers = Readonly<Record<'x' | 'q' | 'k' | 'v' | 'rotatedQ' | 'rotatedK', () => Tensor>>
 
 /** Each is made once, and only if somebody asks. */
-export function lazily(make: Makers): Projected {
+function lazily(make: Makers): Projected {
   const made: Partial<Record<keyof Makers, Tensor>> = {}
   const once = (name: keyof Makers) => (made[name] ??= make[name]())
   return {
@@ -35,17 +35,31 @@ export function lazily(make: Makers): Projected {
   }
 }
 
-/** From the normed residual f32[nEmbd, n] of tokens at `positions` i32[n]. */
-export function projections(g: Graph, layer: AttentionLayer, { x, positions }: { x: Tensor; positions: Tensor }): Projected {
+/** With queries and keys that the layer rotates to `positions` i32[n]. */
+export function rotating(
+  g: Graph,
+  { layer, positions }: { readonly layer: AttentionLayer; readonly positions: Tensor },
+  make: Pick<Makers, 'x' | 'q' | 'k' | 'v'>,
+): Projected {
   const all = lazily({
-    x: () => x,
-    q: () => layer.project(g, x, 'q'),
-    k: () => layer.project(g, x, 'k'),
-    v: () => layer.project(g, x, 'v'),
+    ...make,
     rotatedQ: () => layer.rotate(g, all.q, positions),
     rotatedK: () => layer.rotate(g, all.k, positions),
   })
   return all
+}
+
+interface Projecting {
+  /** The normed residual f32[nEmbd, n], and where its tokens stand, i32[n]. */
+  readonly x: Tensor
+  readonly positions: Tensor
+  /** Values that are there already. */
+  readonly v?: Tensor
+}
+
+export function projections(g: Graph, layer: AttentionLayer, { x, positions, v }: Projecting): Projected {
+  const project = (which: 'q' | 'k' | 'v') => () => layer.project(g, x, which)
+  return rotating(g, { layer, positions }, { x: () => x, q: project('q'), k: project('k'), v: v ? () => v : project('v') })
 }
 
 /** Of one chunk, out of those of the step. */

@@ -5,7 +5,7 @@
 import { KvasirError } from '../core/errors.ts'
 import { contenderName } from './contender.ts'
 import { loadEngines, seat } from './engines.ts'
-import { type BenchInput, type BenchOptions, benchSchema } from './options.ts'
+import { type BenchInput, type BenchOptions, benchSchema } from './bench-options.ts'
 import { type Entrant, fill, race, type RaceOptions, type Test, warmUp } from './race.ts'
 import { testName } from './report.ts'
 import { rowHead, rowsOf } from './results.ts'

@@ -1,14 +1,14 @@
 /** The engines of a run: loaded once, and given a seat (caches of their own) for each group of tests. */
-import { availableParallelism } from 'node:os'
 import { KvasirError } from '../core/errors.ts'
 import { Runner } from '../engine/runner.ts'
+import { threadsFor } from '../engine/threads.ts'
 import { typeId } from '../ggml/types.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
 import type { Seats } from './contender.ts'
 import { KvasirContender } from './kvasir.ts'
 import { LlamaModel } from './llama-cpp.ts'
-import type { BenchInput, BenchOptions } from './options.ts'
+import type { BenchInput, BenchOptions } from './bench-options.ts'
 import type { Entrant } from './race.ts'
 import { Turns } from './turns.ts'
 import { LlamaContender } from './versus.ts'
@@ -27,7 +27,7 @@ export async function loadEngines(
   options: BenchOptions,
   { signal, onProgress }: Pick<BenchInput, 'signal' | 'onProgress'>,
 ): Promise<Engines> {
-  const nThreads = options.nThreads ?? availableParallelism()
+  const nThreads = threadsFor(options.nThreads)
   const turns = new Turns()
   const source = openWeights(options.model)
   let runner: Runner | undefined

@@ -1,5 +1,6 @@
 /** Our engine as a contender: the runner, without scheduler, tokeniser and sampler. */
-import type { Runner, RunPart, RunSequence } from '../engine/runner.ts'
+import type { RunSequence } from '../engine/run-sequence.ts'
+import type { Runner, RunPart } from '../engine/runner.ts'
 import type { Contender, Seats, StepTokens } from './contender.ts'
 
 export interface KvasirSeats extends Seats {
@@ -28,7 +29,7 @@ export class KvasirContender implements Contender {
   async step(parts: readonly StepTokens[]): Promise<void> {
     // What a sequence takes at once may change with what it holds, so a graph is made when the one before is done.
     for (let later = parts; later.length > 0;) {
-      const graph = splitStep(later, this.#nUbatch, (seq) => this.#mostTokens(seq))
+      const graph = splitStep(later, this.#nUbatch, (seq) => this.#maxChunk(seq))
       await this.#runner.run(
         graph.now.map(({ seq, tokens, logits }): RunPart => {
           return { sequence: this.#sequences[seq]!, tokens, endsPrompt: logits, logits: logits ? 'last' : 'none' }
@@ -40,11 +41,7 @@ export class KvasirContender implements Contender {
 
   truncate(nTokens: number): boolean {
     if (this.#sequences.every(({ cache }) => cache.nTokens === nTokens)) return true
-    const isPossible = this.#sequences.every(
-      ({ cache, attention }) => cache.nTokens >= nTokens && attention.canTruncate(cache, nTokens),
-    )
-    if (isPossible) for (const { cache } of this.#sequences) cache.truncate(nTokens)
-    return isPossible
+    return this.#sequences.every((sequence) => sequence.truncate(nTokens))
   }
 
   clear(): void {
@@ -60,9 +57,9 @@ export class KvasirContender implements Contender {
     return this.#runner.computeSeconds
   }
 
-  #mostTokens(seq: number): number {
+  #maxChunk(seq: number): number {
     const { cache, attention } = this.#sequences[seq]!
-    return attention.mostTokens(cache)
+    return attention.maxChunk(cache)
   }
 
   [Symbol.dispose](): void {

@@ -7,7 +7,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from '../ggml/bindings.ts'
 import { DEVICE_TYPE_CPU } from '../ggml/backend.ts'
 import { ggml, takeGgmlError } from '../ggml/library.ts'
-import { llama, type LlamaBatch } from '../ggml/llama.ts'
+import { llama, type LlamaBatch } from '../ggml/libllama.ts'
 import { Threadpool } from '../ggml/threadpool.ts'
 
 export const FLASH_ATTENTION = { auto: -1, off: 0, on: 1 } as const

@@ -1,4 +1,4 @@
-import { randomBits } from '../weights/random-pool.ts'
+import { randomBits } from '../core/random.ts'
 
 export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length

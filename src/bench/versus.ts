@@ -4,7 +4,7 @@ import type { ModelShape } from '../core/shape.ts'
 import { rowBytes, typeId } from '../ggml/types.ts'
 import type { Contender, Seats, StepTokens } from './contender.ts'
 import type { LlamaContext, LlamaModel } from './llama-cpp.ts'
-import type { BenchOptions } from './options.ts'
+import type { BenchOptions } from './bench-options.ts'
 
 /** The event loop gets a turn this often, so that Ctrl-C is heard. */
 const YIELD_MS = 100

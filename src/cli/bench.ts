@@ -1,7 +1,7 @@
 /** `kvasir bench`: speed of reading and writing, also side by side with llama.cpp. Flags are llama-bench's. */
 import { z } from 'zod'
 import { runBench } from '../bench/bench.ts'
-import { benchSchema } from '../bench/options.ts'
+import { benchSchema } from '../bench/bench-options.ts'
 import { REPORT_FORMATS, formatRows } from '../bench/report.ts'
 import { parseCount } from '../core/sizes.ts'
 import { bundledModel } from '../engine/model.ts'

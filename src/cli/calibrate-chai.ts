@@ -1,9 +1,9 @@
 /** `kvasir calibrate chai`: finds how many clusters of heads each layer of a model has. */
 import { z } from 'zod'
-import { calibrationPath } from '../attention/chai-calibration.ts'
+import { calibrationPath } from '../attention/share/chai/calibration.ts'
 import { parseCount } from '../core/sizes.ts'
 import { bundledModel } from '../engine/model.ts'
-import { defaultThreads } from '../engine/threads.ts'
+import { threadsFor } from '../engine/threads.ts'
 import { calibrateChai as calibrate } from '../train/chai.ts'
 import { define } from './command.ts'
 import { onInterrupt } from './interrupt.ts'
@@ -64,7 +64,7 @@ export const calibrateChai = define({
     using interrupt = onInterrupt('SIGTERM')
     const report = await calibrate({
       ...{ model, file, out, ...rest, nTokens: ctxSize, mostLoss: maxLoss },
-      nThreads: threads ?? defaultThreads(),
+      nThreads: threadsFor(threads),
       onProgress: progress.calibrating,
       signal: interrupt.signal,
     })

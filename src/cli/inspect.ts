@@ -4,12 +4,14 @@ import { statSync } from 'node:fs'
 import { z } from 'zod'
 import { KvasirError } from '../core/errors.ts'
 import { type LayerSharing, writeLayerTypes } from '../core/layer-types.ts'
+import { type ModelShape, windowOf } from '../core/shape.ts'
 import { formatBytes } from '../core/sizes.ts'
 import { type MemoryEstimate, estimateMemory, hyperparametersOf } from '../engine/estimate.ts'
 import { bundledModel } from '../engine/model.ts'
 import { typeName } from '../ggml/types.ts'
 import type { Hyperparameters } from '../models/model.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import type { Rope } from '../nn/rope.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
@@ -35,7 +37,7 @@ export const inspect = define({
     if (path !== undefined && values.model !== undefined) throw usage('give the model once: as MODEL or with -m')
     using source = openWeights(path ?? values.model ?? bundledModel())
     const report = examine(source, (hp) =>
-      estimateMemory(source, hp.shape, {
+      estimateMemory(source, hp, {
         nCtx: values.ctxSize,
         nUbatch: values.ubatchSize,
         typeK: values.cacheTypeK,
@@ -109,16 +111,14 @@ function toText({ source, hyperparameters: hp, memory, ...report }: Report, with
   if (hp) {
     const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nCtxTrain, sharing } = hp.shape
     const groups = nHead === nHeadKv ? '' : `, ${nHeadKv} KV heads`
-    const { freqBase, nDims, scaling } = hp.rope
     lines.push(
       row('shape', `${nLayer} layers, width ${nEmbd}, ${nHead} heads of ${headDim}${groups}, feed-forward ${nFf}`),
       ...(sharing === undefined ? [] : [row('sharing', sharingText(sharing))]),
       row('vocabulary', `${nVocab} tokens, output ${hp.tiedOutput ? 'tied to the embedding' : 'of its own'}`),
       row('context', `trained for ${nCtxTrain} tokens`),
-      row(
-        'rope',
-        `base ${freqBase}, ${nDims} dimensions, scaling ${scaling.type}${scaling.type === 'none' ? '' : ` by ${scaling.factor}`}`,
-      ),
+      ...windowText(hp.shape).map((text) => row('windows', text)),
+      row('positions', hp.rope ? ropeText(hp.rope) : 'learned'),
+      ...(hp.windowRope ? [row('', `of layers with a window: ${ropeText(hp.windowRope)}`)] : []),
     )
   }
   for (const [i, { type, tensors, bytes }] of report.types.entries())
@@ -142,10 +142,28 @@ function toText({ source, hyperparameters: hp, memory, ...report }: Report, with
   return lines
 }
 
+function ropeText({ freqBase, nDims, scaling }: Rope): string {
+  const by = scaling.type === 'none' ? '' : ` by ${scaling.factor}`
+  return `RoPE, base ${freqBase}, ${nDims} dimensions, scaling ${scaling.type}${by}`
+}
+
+/** How many layers see how much, where some do not see everything. */
+function windowText({ layers, nLayer }: ModelShape): string[] {
+  const windows = new Set(layers.map(windowOf).filter(Number.isFinite))
+  return [...windows].map((window) => {
+    const n = layers.filter((layer) => windowOf(layer) === window).length
+    return `${n} of ${nLayer} layers see the last ${window} tokens`
+  })
+}
+
 function sharingText({ reads, forceNodiag, forwardPasses, backwardPasses }: LayerSharing): string {
   const nOwn = new Set(reads).size
   const nodiag = forceNodiag ? ', no token sees itself' : ''
   return `${nOwn} of ${reads.length} layers keep keys and values (lckv ${writeLayerTypes(reads)}), ${forwardPasses} + ${backwardPasses} passes${nodiag}`
+}
+
+function ropeJson({ freqBase, nDims, scaling }: Rope): object {
+  return { freq_base: freqBase, n_dims: nDims, scaling: snakeKeys(scaling) }
 }
 
 function toJson({ source, hyperparameters: hp, memory, ...report }: Report, withTensors: boolean): object {
@@ -170,7 +188,9 @@ function toJson({ source, hyperparameters: hp, memory, ...report }: Report, with
       ...(hp.shape.sharing && { sharing: snakeKeys(hp.shape.sharing) }),
       norm_eps: hp.normEps,
       tied_output: hp.tiedOutput,
-      rope: { freq_base: hp.rope.freqBase, n_dims: hp.rope.nDims, scaling: snakeKeys(hp.rope.scaling) },
+      windows: hp.shape.layers.map((layer) => (Number.isFinite(windowOf(layer)) ? windowOf(layer) : null)),
+      rope: hp.rope && ropeJson(hp.rope),
+      ...(hp.windowRope && { window_rope: ropeJson(hp.windowRope) }),
     },
     types: report.types,
     memory: memory && {

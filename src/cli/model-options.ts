@@ -47,7 +47,7 @@ export const LOAD_OPTIONS = {
   threads: {
     short: 't',
     hint: 'N',
-    about: 'threads; left out, one for each core of the processor',
+    about: 'threads; left out, one for each core we may use; fewer compute while other programs want the cores',
     convert: toNumber,
     schema: z.int().min(1).max(512).optional(),
   },

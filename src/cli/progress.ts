@@ -2,8 +2,8 @@
  * One line of progress on stderr, and only where a person watches: on a terminal. Training runs for hours, so elsewhere it
  * says every half minute where it is.
  */
-import type { PromptProgress } from '../engine/ask.ts'
-import { progressText, type TrainProgress } from '../train/progress.ts'
+import type { PromptProgress } from '../engine/generate-options.ts'
+import { progressText, type TrainProgress } from '../train/train-progress.ts'
 
 const QUICK_MS = 500 // what takes less needs no progress
 const LINE_MS = 30_000

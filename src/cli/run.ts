@@ -1,7 +1,7 @@
 /** `kvasir run`: answers one prompt on stdout. */
 import { z } from 'zod'
 import { parseCount } from '../core/sizes.ts'
-import type { Completion } from '../engine/ask.ts'
+import type { Completion } from '../engine/generate-options.ts'
 import { load } from '../engine/model.ts'
 import { define } from './command.ts'
 import { joinPrompt, readText } from './input.ts'

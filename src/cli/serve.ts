@@ -7,7 +7,7 @@ import { startServer } from '../server/serve.ts'
 import { define } from './command.ts'
 import { onInterrupt } from './interrupt.ts'
 import { LOAD_OPTIONS, loadOptions } from './model-options.ts'
-import { toNumber } from './options.ts'
+import { toNumber, usage } from './options.ts'
 import { Progress } from './progress.ts'
 
 const WEB_FOLDER = fileURLToPath(new URL('../../dist/web', import.meta.url))
@@ -44,6 +44,12 @@ export const serve = define({
       convert: parseCount,
       schema: z.int().min(1).max(256).default(4),
     },
+    adapter: {
+      hint: 'NAME=PATH,…',
+      about: 'adapters and calibrations that requests may name, and only these: lisa:adapter=NAME, chai:file=NAME',
+      convert: named,
+      schema: z.record(z.string(), z.string()).default({}),
+    },
     ...LOAD_OPTIONS,
   },
   async run(values) {
@@ -62,6 +68,7 @@ export const serve = define({
         model = await load(values.model, {
           ...loadOptions(values),
           nParallel: values.parallel,
+          adapters: values.adapter,
           onProgress: progress.loading,
           signal,
         })
@@ -81,6 +88,16 @@ export const serve = define({
 
 function words(text: string): string[] {
   return text.split(',').filter(Boolean)
+}
+
+function named(text: string): Record<string, string> {
+  return Object.fromEntries(
+    words(text).map((pair) => {
+      const [, name, path] = /^([^=]+)=(.+)$/.exec(pair) ?? []
+      if (name === undefined || path === undefined) throw usage(`--adapter ${pair} should be NAME=PATH`)
+      return [name, path]
+    }),
+  )
 }
 
 function say(line: string): void {

@@ -2,9 +2,9 @@
 import { z } from 'zod'
 import { parseCount } from '../core/sizes.ts'
 import { bundledModel } from '../engine/model.ts'
-import { defaultThreads } from '../engine/threads.ts'
-import { TRAIN_DEFAULTS } from '../train/options.ts'
-import type { TrainFiles } from '../train/run.ts'
+import { threadsFor } from '../engine/threads.ts'
+import { TRAIN_DEFAULTS } from '../train/run-settings.ts'
+import type { TrainFiles } from '../train/train-file.ts'
 import type { TrainReport } from '../train/train.ts'
 import { EXIT_INTERRUPTED } from './interrupt.ts'
 import { LOAD_OPTIONS, MODEL_OPTION } from './model-options.ts'
@@ -91,7 +91,7 @@ export function trainFiles(values: Values<typeof TRAIN_OPTIONS>): TrainFiles {
     heldOut: values.heldOut,
     parseSpecial: values.parseSpecial,
     measureEvery: values.measureEvery,
-    nThreads: values.threads ?? defaultThreads(),
+    nThreads: threadsFor(values.threads),
   }
 }
 

@@ -12,6 +12,14 @@ export interface MethodSetting {
   readonly [option: string]: unknown
 }
 
+/** A setting that was parsed, found to serve the model, and bound to it; that is done once per request. */
+export interface BoundAttention {
+  /** As it is written, with the options that are not the defaults. */
+  readonly spec: string
+  /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever. */
+  mostSeen(nCtx: number): number
+}
+
 export interface GenerateRequest {
   /** Token ids of the prompt, special tokens included. Never empty. */
   readonly prompt: Int32Array
@@ -29,7 +37,7 @@ export interface GenerateRequest {
   /** Context of this request in tokens; never more than the engine's. */
   readonly nCtx?: number | undefined
   /** Instead of the engine's own setting. */
-  readonly attention?: AttentionSetting | undefined
+  readonly attention?: BoundAttention | undefined
   readonly signal?: AbortSignal | undefined
 }
 

@@ -38,6 +38,8 @@ export interface ModelShape {
   readonly nVocab: number
   /** Positions the model was trained for. */
   readonly nCtxTrain: number
+  /** Positions there are, where they are learned: there is nothing beyond. */
+  readonly nPositions?: number
   readonly layers: readonly LayerShape[]
   /** There if layers read each other's keys and values. */
   readonly sharing?: LayerSharing
@@ -50,8 +52,10 @@ export interface BaseModel {
   readonly path: string
   /** Tells it from others (weights/fingerprint.ts); takes milliseconds the first time. */
   readonly fingerprint: string
-  /** Files that a setting may name, by their names; null if it may name any path. */
-  readonly resources: Readonly<Record<string, string>> | null
+  /** Files that a setting may name: the paths of adapters and calibrations, by their names. */
+  readonly resources: Readonly<Record<string, string>>
+  /** False for settings of strangers: they may not name paths. */
+  readonly takesPaths: boolean
 }
 
 /** What layers have that do not say otherwise. */

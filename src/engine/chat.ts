@@ -1,7 +1,7 @@
 /** A conversation with a model: remembers what was said, streams what is answered. */
 import { KvasirError } from '../core/errors.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
-import type { AnswerOptions, Completion, GenerateOptions, Piece } from './ask.ts'
+import type { AnswerOptions, Completion, GenerateOptions, Piece } from './generate-options.ts'
 
 export interface ChatOptions extends AnswerOptions {
   /** Text of a system message that stands before all others. */

@@ -2,21 +2,22 @@
  * The engine: takes requests, runs them together step by step, and streams what comes out.
  */
 import { basename, resolve } from 'node:path'
-import { canonicalSpec } from '../attention/spec.ts'
+import { canonicalSpec, DENSE } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
-import type { AttentionSetting, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
+import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import { F16, F32, typeId } from '../ggml/types.ts'
 import type { ChatTemplate } from '../text/chat-template.ts'
-import { chatTemplateOf } from '../text/chat.ts'
+import { chatTemplateOf } from '../text/chat-encoding.ts'
 import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
+import { Attention } from '../attention/attention.ts'
 import { Runner } from './runner.ts'
 import { Scheduler } from './scheduler.ts'
 import { checkFits, Sequence } from './sequence.ts'
-import { defaultThreads } from './threads.ts'
+import { threadsFor } from './threads.ts'
 
 export interface EngineOptions {
   /** Context per sequence in tokens; 0 (default) is what the model was trained for. */
@@ -35,6 +36,8 @@ export interface EngineOptions {
   readonly typeV?: string
   /** How attention is computed (--attention; default dense), unless a request says otherwise. */
   readonly attention?: AttentionSetting
+  /** Names for adapters and calibrations (--adapter): a setting may name them instead of their paths. */
+  readonly adapters?: Readonly<Record<string, string>> | undefined
   /** Put weights into the processor's repacked layouts where they are faster (default true; costs loading time). */
   readonly repack?: boolean
   /** 0…1 while loading. */
@@ -90,8 +93,8 @@ export class Engine implements AsyncDisposable {
   readonly nCtx: number
   readonly nParallel: number
   readonly nThreads: number
-  /** The setting of requests that name none, as it is written. */
-  readonly attention: string
+  /** Of requests that name none. */
+  readonly #attention: Attention
   /** Called once per finished or aborted request. */
   onFinished: ((request: FinishedRequest) => void) | undefined
   readonly #runner: Runner
@@ -112,7 +115,7 @@ export class Engine implements AsyncDisposable {
     this.nCtx = options.nCtx || parts.runner.shape.nCtxTrain
     this.nParallel = options.nParallel ?? 4
     this.nThreads = parts.runner.nThreads
-    this.attention = parts.runner.attention(options.attention ?? 'dense').spec
+    this.#attention = parts.runner.attention(options.attention ?? DENSE)
     const nBatch = Math.min(options.nBatch ?? 2048, options.nUbatch ?? 512)
     const nLogits = Math.max(1, Math.floor(LOGITS_BYTES / (4 * this.shape.nVocab)))
     this.#scheduler = new Scheduler({ nParallel: this.nParallel, nBatch, nLogits })
@@ -130,9 +133,9 @@ export class Engine implements AsyncDisposable {
       const tokenizer = loadTokenizer(source)
       opened.push(tokenizer)
       const template = chatTemplateOf(source, tokenizer)
-      const nThreads = options.nThreads ?? defaultThreads()
-      const { repack = true, onProgress, signal } = options
-      const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, onProgress, signal })
+      const nThreads = threadsFor(options.nThreads)
+      const { repack = true, adapters, onProgress, signal } = options
+      const runner = await Runner.load(source, { nThreads, cacheTypes, type, repack, adapters, onProgress, signal })
       return new Engine({ path: resolve(path), source, tokenizer, template, runner }, options)
     } catch (error) {
       for (const resource of opened.reverse()) resource[Symbol.dispose]()
@@ -147,16 +150,16 @@ export class Engine implements AsyncDisposable {
   /** Throws at once for a prompt that does not fit (`exceed_context_size_error`); otherwise queues. Leaving the loop aborts. */
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     if (this.#closed) throw new KvasirError('closed')
-    const attention = this.#runner.attention(request.attention ?? this.attention)
-    const nCtx = this.mostTokens(request)
-    checkFits(request, nCtx)
+    const attention = request.attention instanceof Attention ? request.attention : this.#attention
+    const nCtx = attention.mostSeen(Math.min(this.nCtx, request.nCtx ?? Infinity))
+    checkFits(request, { nCtx, nVocab: this.shape.nVocab })
     const { waiting } = this.#scheduler
     if (waiting.length >= MOST_WAITING) throw new KvasirError('overloaded', { waiting: waiting.length })
     const sequence = new Sequence(request, {
       tokenizer: this.tokenizer,
       nVocab: this.shape.nVocab,
       nCtx,
-      method: attention.spec,
+      attention,
       denseBytes: (nTokens) => this.#runner.denseBytes(nTokens),
       onAbort: () => this.#onAbort(),
     })
@@ -165,9 +168,17 @@ export class Engine implements AsyncDisposable {
     return sequence.events
   }
 
-  /** Tokens that a request may have, prompt and answer; Infinity where its attention goes on for ever. Throws `attention_invalid`. */
-  mostTokens({ nCtx = this.nCtx, attention = this.attention }: Pick<GenerateRequest, 'nCtx' | 'attention'>): number {
-    return this.#runner.attention(attention).mostSeen(Math.min(this.nCtx, nCtx))
+  /** The setting of requests that name none, as it is written. */
+  get attention(): string {
+    return this.#attention.spec
+  }
+
+  /**
+   * A setting, bound to the model for a request; left out, the engine's own. That of a stranger may not name paths.
+   * Errors: `attention_invalid`.
+   */
+  bind(setting?: AttentionSetting, from: 'owner' | 'stranger' = 'owner'): BoundAttention {
+    return setting === undefined ? this.#attention : this.#runner.attention(setting, from)
   }
 
   stats(): EngineStats {
@@ -207,8 +218,8 @@ export class Engine implements AsyncDisposable {
     await Promise.resolve() // so that requests submitted together start together
     for (;;) {
       this.#scheduler.admit((sequence) => {
-        const { nCtx = this.nCtx, attention = this.attention } = sequence.request
-        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), attention)
+        const { nCtx = this.nCtx } = sequence.request
+        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), sequence.attention)
         sequence.times.started = performance.now()
       })
       this.#finishEnded()
@@ -226,8 +237,12 @@ export class Engine implements AsyncDisposable {
   async #step(step: ReturnType<Scheduler['next']>): Promise<void> {
     this.#computing = step.map(({ sequence }) => sequence)
     try {
-      const logits = await this.#runner.run(step.map(({ part }) => part))
-      for (const [i, { sequence, part }] of step.entries()) sequence.advance(part, logits[i]!)
+      const results = await this.#runner.step(step.map(({ part }) => part))
+      for (const [i, { sequence, part }] of step.entries()) {
+        const result = results[i]!
+        if ('error' in result) sequence.fail(result.error)
+        else sequence.advance(part, result.logits)
+      }
     } catch (error) {
       // An interrupted step changed nothing: sequences that were not aborted simply run again.
       if (error instanceof KvasirError && error.code === 'aborted') return

@@ -1,11 +1,13 @@
-/** What a model will need, told from its headers alone. */
+/** What a model will need on this processor, told from its headers alone. */
 import { attentionFor } from '../attention/spec.ts'
 import type { ModelShape } from '../core/shape.ts'
+import { Backend } from '../ggml/backend.ts'
 import { rowBytes, typeId } from '../ggml/types.ts'
 import { bytesPerToken, residentTotal } from '../kv/layout.ts'
-import { architectureOf } from '../models/index.ts'
+import { architectureOf } from '../models/registry.ts'
 import type { Hyperparameters } from '../models/model.ts'
 import type { WeightSource } from '../weights/source.ts'
+import { Uploader } from '../weights/upload.ts'
 
 export interface EstimateOptions {
   /** Context in tokens; 0 is what the model was trained for. */
@@ -13,6 +15,8 @@ export interface EstimateOptions {
   readonly nUbatch: number
   readonly typeK: string
   readonly typeV: string
+  /** Whether weights go into the processor's own layouts; default true, as in loading. */
+  readonly repack?: boolean
 }
 
 export interface MemoryEstimate {
@@ -31,10 +35,12 @@ export function hyperparametersOf(source: WeightSource): Hyperparameters {
   return architectureOf(source).hyperparameters(source)
 }
 
-export function estimateMemory(source: WeightSource, shape: ModelShape, options: EstimateOptions): MemoryEstimate {
+/** Errors: `model_unsupported` and `model_invalid`, as loading would. */
+export function estimateMemory(source: WeightSource, hp: Hyperparameters, options: EstimateOptions): MemoryEstimate {
+  const { shape } = hp
   const nCtx = options.nCtx || shape.nCtxTrain
-  const layout = attentionFor('dense', shape).layout(shape, { k: typeId(options.typeK), v: typeId(options.typeV) })
-  const weightBytes = [...source.tensors.values()].reduce((sum, { nBytes }) => sum + nBytes, 0)
+  const layout = attentionFor('dense', shape).layout({ k: typeId(options.typeK), v: typeId(options.typeV) })
+  const weightBytes = bytesOfWeights(source, hp, options.repack ?? true)
   const cacheBytes = residentTotal(layout, nCtx)
   const computeBytes = scratchBytes(shape, nCtx, Math.min(options.nUbatch, nCtx))
   return {
@@ -45,6 +51,17 @@ export function estimateMemory(source: WeightSource, shape: ModelShape, options:
     computeBytes,
     totalBytes: weightBytes + cacheBytes + computeBytes,
   }
+}
+
+/**
+ * Of the file's tensors, those that a model uses; and one of them twice if it is both looked up and multiplied by, as tied
+ * embeddings are, where the processor has a layout of its own for the product.
+ */
+function bytesOfWeights(source: WeightSource, hp: Hyperparameters, repack: boolean): number {
+  using backend = new Backend(1)
+  using uploader = new Uploader(source, backend, { repack })
+  architectureOf(source).build(hp, source, uploader)
+  return uploader.bytes
 }
 
 /** The widest point of a prompt's graph: the feed-forward network, the mask, and one layer's values as rows. */

@@ -5,7 +5,7 @@ import type { TokenLogprob } from '../core/request.ts'
 import type { ModelShape } from '../core/shape.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
 import type { EncodeOptions } from '../text/tokenizer.ts'
-import { type Completion, type GenerateOptions, type Piece, encodeMessages, encodePrompt, toRequest } from './ask.ts'
+import { type Completion, type GenerateOptions, type Piece, encodeMessages, encodePrompt, toRequest } from './generate-options.ts'
 import { Chat, type ChatOptions } from './chat.ts'
 import { Engine, type EngineOptions } from './engine.ts'
 

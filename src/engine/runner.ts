@@ -37,8 +37,8 @@ export interface RunnerOptions {
   readonly repack: boolean
   readonly onProgress?: ((fraction: number) => void) | undefined
   readonly signal?: AbortSignal | undefined
-  /** Files that settings may name; null (default) if they may name any path. */
-  readonly resources?: BaseModel['resources']
+  /** Names for files that settings may name. */
+  readonly adapters?: BaseModel['resources'] | undefined
 }
 
 /** A part as it is planned. */
@@ -50,6 +50,7 @@ const MOST_ATTENTIONS = 64
 export class Runner implements Disposable {
   readonly shape: ModelShape
   readonly stats = { steps: 0, stepSeconds: 0, tokens: 0 }
+  readonly #strangersShape: ModelShape
   readonly #model: Model
   readonly #weights: Weights
   readonly #backend: Backend
@@ -61,6 +62,7 @@ export class Runner implements Disposable {
   private constructor(model: Model, shape: ModelShape, parts: { weights: Weights; backend: Backend; types: CacheTypes }) {
     this.#model = model
     this.shape = shape
+    this.#strangersShape = { ...shape, ...(shape.base && { base: strangersBase(shape.base) }) }
     this.#weights = parts.weights
     this.#backend = parts.backend
     this.#types = parts.types
@@ -75,7 +77,7 @@ export class Runner implements Disposable {
       const uploader = new Uploader(source, backend, options)
       const model = architecture.build(hp, source, uploader)
       const weights = await uploader.place(options.onProgress, options.signal)
-      const shape = { ...hp.shape, base: baseModel(source, options.resources ?? null) }
+      const shape = { ...hp.shape, base: baseModel(source, options.adapters ?? {}) }
       return new Runner(model, shape, { weights, backend, types: options.cacheTypes })
     } catch (error) {
       backend[Symbol.dispose]()
@@ -110,12 +112,12 @@ export class Runner implements Disposable {
     return this.attention('dense').bytesOf(this.#types, nTokens)
   }
 
-  /** A setting, bound to this model. Errors: `attention_invalid`. */
-  attention(setting: AttentionSetting): Attention {
-    const key = JSON.stringify(setting)
+  /** A setting, bound to this model; one of a stranger may not name paths. Errors: `attention_invalid`. */
+  attention(setting: AttentionSetting, from: 'owner' | 'stranger' = 'owner'): Attention {
+    const key = `${from} ${JSON.stringify(setting)}`
     const known = this.#attentions.get(key)
     if (known) return known
-    const made = attentionFor(setting, this.shape)
+    const made = attentionFor(setting, from === 'owner' ? this.shape : this.#strangersShape)
     if (this.#attentions.size === MOST_ATTENTIONS) this.#attentions.clear()
     this.#attentions.set(key, made)
     return made
@@ -166,6 +168,9 @@ export class Runner implements Disposable {
     if (tokens.length === 0) throw new Error('a part needs a token')
     if (tokens.length > attention.maxChunk(cache)) throw new Error(`${attention.spec} takes fewer tokens at once`)
     const nRows = cache.rows.nRows + tokens.length
+    const { nPositions = Infinity } = this.shape
+    if (cache.nTokens + tokens.length > nPositions)
+      return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: cache.nTokens + tokens.length, n_ctx: nPositions }) }
     if (nRows > cache.capacity)
       return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity }) }
     const { nVocab } = this.shape
@@ -246,10 +251,17 @@ function baseModel(source: WeightSource, resources: BaseModel['resources']): Bas
   return {
     path: source.path,
     resources,
+    takesPaths: true,
     get fingerprint() {
       return (known ??= fingerprint(source))
     },
   }
+}
+
+/** As strangers see it; the fingerprint is still read when it is first asked for. */
+function strangersBase(base: BaseModel): BaseModel {
+  const takesPaths = { value: false, enumerable: true }
+  return Object.defineProperties({} as BaseModel, { ...Object.getOwnPropertyDescriptors(base), takesPaths })
 }
 
 function notNumbers(): KvasirError {

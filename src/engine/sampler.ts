@@ -3,7 +3,7 @@
  * then temperature, then a seeded draw. Temperature 0 takes the most likely token.
  */
 import type { SamplingParams } from '../core/sampling.ts'
-import { random } from './random.ts'
+import { random } from '../core/random.ts'
 
 /** A logit bias at or below this bans the token, as OpenAI documents -100. */
 const BAN = -100

@@ -50,8 +50,8 @@ export class Scheduler {
 
   /** The next step. */
   next(): Scheduled[] {
-    const decoding = this.running.filter((sequence) => sequence.nToRead === 0)
-    const reading = this.running.filter((sequence) => sequence.nToRead > 0)
+    const decoding = this.running.filter((sequence) => sequence.promptLeft === 0)
+    const reading = this.running.filter((sequence) => sequence.promptLeft > 0)
     const step = decoding.slice(0, this.#nBatch).map((sequence) => ({ sequence, part: sequence.part(1) }))
     let left = this.#nBatch - step.length
     for (const sequence of reading) {

@@ -1,4 +1,5 @@
 /** One request on its way: its cache, how far its prompt has been read, and what it has answered so far. */
+import type { Attention } from '../attention/attention.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../core/request.ts'
 import { Detokenizer } from '../text/detokenizer.ts'
@@ -6,7 +7,8 @@ import { StopMatcher } from '../text/stop.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { Channel } from './channel.ts'
 import { logprobOf } from './logprobs.ts'
-import type { RunPart, RunSequence } from './runner.ts'
+import type { RunSequence } from './run-sequence.ts'
+import type { RunPart } from './runner.ts'
 import { Sampler } from './sampler.ts'
 
 export interface SequenceSetup {
@@ -14,8 +16,7 @@ export interface SequenceSetup {
   readonly nVocab: number
   /** Tokens this sequence may have, prompt and answer; Infinity for attention that goes on for ever. */
   readonly nCtx: number
-  /** The attention setting, as it is reported. */
-  readonly method: string
+  readonly attention: Attention
   /** Resident bytes of a dense cache with so many tokens. */
   readonly denseBytes: (nTokens: number) => number
   /** Called at once when the request is aborted, from outside a step or within one. */
@@ -55,6 +56,10 @@ export class Sequence {
     else request.signal?.addEventListener('abort', this.abort, { once: true })
   }
 
+  get attention(): Attention {
+    return this.#setup.attention
+  }
+
   get ended(): boolean {
     return this.#ended !== null
   }
@@ -64,7 +69,7 @@ export class Sequence {
   }
 
   /** Tokens of the prompt that are still to be read; 0 once it decodes. */
-  get nToRead(): number {
+  get promptLeft(): number {
     return this.request.prompt.length - this.#nRead
   }
 
@@ -77,27 +82,30 @@ export class Sequence {
   /** Its share of the next step: the last token, or up to `budget` tokens of the prompt. */
   part(budget: number): RunPart {
     const sequence = this.run!
-    if (this.nToRead === 0) return { sequence, tokens: [this.#last], logits: 'last' }
-    const nTokens = Math.min(budget, sequence.attention.mostTokens(sequence.cache), this.nToRead)
+    if (this.promptLeft === 0) return { sequence, tokens: [this.#last], logits: 'last' }
+    const nTokens = Math.min(budget, sequence.attention.maxChunk(sequence.cache), this.promptLeft)
     const tokens = this.request.prompt.subarray(this.#nRead, this.#nRead + nTokens)
-    const endsPrompt = nTokens === this.nToRead
+    const endsPrompt = nTokens === this.promptLeft
     return { sequence, tokens, endsPrompt, logits: this.request.promptLogprobs ? 'all' : endsPrompt ? 'last' : 'none' }
   }
 
   /** Takes in the results of a step that computed `part`. */
   advance(part: RunPart, logits: Float32Array | null): void {
     if (this.#ended) return
-    if (this.nToRead > 0) {
+    if (this.promptLeft > 0) {
       if (this.request.promptLogprobs && logits) this.#notePrompt(part.tokens, logits)
       this.#nRead += part.tokens.length
       const ms = performance.now() - this.times.started
       this.events.push({ kind: 'progress', processed: this.#nRead, total: this.request.prompt.length, ms })
-      if (this.nToRead > 0) return
+      if (this.promptLeft > 0) return
       this.times.firstToken = performance.now()
       if (this.request.promptLogprobs) this.events.push({ kind: 'prompt', logprobs: this.#promptLogprobs })
       if (this.request.maxTokens === 0) return this.#end('length')
     }
-    this.#choose(logits!.subarray(logits!.length - this.#setup.nVocab))
+    const { nVocab, tokenizer } = this.#setup
+    // A model may have rows for more tokens than its vocabulary: these are never drawn.
+    const last = logits!.length - nVocab
+    this.#choose(logits!.subarray(last, last + Math.min(nVocab, tokenizer.nVocab)))
   }
 
   /** The part failed to compute. */
@@ -167,10 +175,10 @@ export class Sequence {
         total_tokens: this.request.prompt.length + this.#nGenerated,
         prompt_tokens_details: { cached_tokens: 0 },
         attention: {
-          method: this.#setup.method,
-          keys_read: cache?.keysRead ?? 0,
-          keys_dense: cache?.keysDense ?? 0,
-          density: cache && cache.keysDense > 0 ? cache.keysRead / cache.keysDense : 1,
+          method: this.attention.spec,
+          keys_read: this.run?.keysRead ?? 0,
+          keys_dense: this.run?.keysDense ?? 0,
+          density: this.run && this.run.keysDense > 0 ? this.run.keysRead / this.run.keysDense : 1,
           kept_tokens: rows?.nRows ?? 0,
           evicted_tokens: rows ? rows.nSeen - rows.nRows : 0,
           kv_bytes: cache?.bytesHeld ?? 0,
@@ -200,10 +208,13 @@ function endTokens(tokenizer: Tokenizer): number[] {
   return Array.from({ length: tokenizer.nVocab }, (_, token) => token).filter((token) => tokenizer.isEog(token))
 }
 
-/** Throws unless `request` fits a context of `nCtx` tokens and has room for an answer. */
-export function checkFits(request: GenerateRequest, nCtx: number): void {
+/** Throws unless `request` fits a context of `nCtx` tokens and has room for an answer, and the model has a row for each token. */
+export function checkFits(request: GenerateRequest, { nCtx, nVocab }: { readonly nCtx: number; readonly nVocab: number }): void {
   const nPrompt = request.prompt.length
   if (nPrompt === 0) throw new KvasirError('invalid_request', { reason: 'the prompt is empty' })
   const needed = request.maxTokens === 0 ? nPrompt : nPrompt + 1
   if (needed > nCtx) throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nPrompt, n_ctx: nCtx })
+  const strange = request.prompt.find((token) => token < 0 || token >= nVocab)
+  if (strange !== undefined)
+    throw new KvasirError('invalid_request', { reason: `the prompt has token ${strange}, and the model knows ${nVocab}` })
 }

@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises'
 import koffi from 'koffi'
 import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from './bindings.ts'
+import { FairShare } from './fair-share.ts'
 import type { Graph } from './graph.ts'
 import { ggml, takeGgmlError } from './library.ts'
 import { cpuFunction, Threadpool } from './threadpool.ts'
@@ -14,12 +15,15 @@ const STATUS_ABORTED = 1
 export class Backend implements Disposable {
   readonly ptr: Pointer
   readonly device: Pointer
+  /** Threads that compute when no other program wants their processors. */
   readonly nThreads: number
   /** Ordinary memory of this device. */
   readonly bufferType: Pointer
   /** Layouts that some operations are faster with (AMX, repacked rows), best first. */
   readonly extraBufferTypes: readonly Pointer[]
-  readonly #threads: Threadpool
+  readonly #share: FairShare
+  #threads: Threadpool
+  readonly #useThreads: (threads: Threadpool) => void
   /** A C string: empty, or not when the running computation shall end; see {@link interrupt}. */
   readonly #interrupted: Pointer
   /** Seconds spent inside ggml's compute. */
@@ -39,9 +43,13 @@ export class Backend implements Disposable {
     const setPool = cpuFunction(device, 'ggml_backend_cpu_set_threadpool', 'void', ['void *', 'void *'])
     const setThreads = cpuFunction(device, 'ggml_backend_set_n_threads', 'void', ['void *', 'int'])
     const setAbort = cpuFunction(device, 'ggml_backend_set_abort_callback', 'void', ['void *', 'void *', 'void *'])
+    this.#useThreads = (threads) => {
+      setPool(ptr, threads.pointer)
+      setThreads(ptr, threads.nThreads)
+    }
+    this.#share = new FairShare(nThreads)
     this.#threads = new Threadpool(device, nThreads)
-    setPool(ptr, this.#threads.pointer)
-    setThreads(ptr, nThreads)
+    this.#useThreads(this.#threads)
 
     // ggml asks `bool abort(void *data)` between operations. libc's strlen is such a function: true while the string at
     // `data` is not empty. So a computation can be stopped from here without a call into JavaScript per operation.
@@ -57,6 +65,7 @@ export class Backend implements Disposable {
    */
   async compute(graph: Graph, isShort: boolean): Promise<number> {
     if (isShort) await setImmediate() // a turn for everybody else
+    this.#takeShare()
     const start = performance.now()
     const api = ggml()
     const compute = isShort ? api.ggml_backend_graph_compute(this.ptr, graph.ptr) : api.graphComputeAsync(this.ptr, graph.ptr)
@@ -67,6 +76,15 @@ export class Backend implements Disposable {
     if (status === STATUS_SUCCESS) return seconds
     if (status === STATUS_ABORTED) throw new KvasirError('aborted')
     throw new KvasirError('compute_failed', { reason: takeGgmlError() || `ggml status ${status}` })
+  }
+
+  /** A pool of another size where others want our processors, or no longer do: threads that a pool has to spare would spin. */
+  #takeShare(): void {
+    const nThreads = this.#share.threadsNow()
+    if (nThreads === this.#threads.nThreads) return
+    using _before = this.#threads
+    this.#threads = new Threadpool(this.device, nThreads)
+    this.#useThreads(this.#threads)
   }
 
   /** Ends the running computation at its next operation. */
@@ -80,6 +98,7 @@ export class Backend implements Disposable {
 
   [Symbol.dispose](): void {
     ggml().ggml_backend_free(this.ptr)
+    this.#share[Symbol.dispose]()
     this.#threads[Symbol.dispose]()
     koffi.free(this.#interrupted)
   }

@@ -9,6 +9,8 @@ import type { Pointer } from './bindings.ts'
 
 export const PAGE_BYTES = 4096
 export const HUGE_PAGE_BYTES: number = 2 ** 21
+/** Whether {@link mapFile} maps files; elsewhere they are read into memory. */
+export const CAN_MAP_FILES: boolean = process.platform !== 'win32'
 
 const PROT_READ = 1
 const PROT_WRITE = 2
@@ -82,14 +84,14 @@ function windows(): Memory {
       VirtualAlloc(at, bytes, COMMIT, READWRITE)
     },
     release: (at) => void VirtualFree(at, 0, RELEASE),
-    mapFile: () => null, // read into memory instead
+    mapFile: () => null,
     preferHugePages: () => {}, // needs a privilege there
     collapse: () => {},
   }
 }
 
 function open(): Memory {
-  memory ??= process.platform === 'win32' ? windows() : posix()
+  memory ??= CAN_MAP_FILES ? posix() : windows()
   return memory
 }
 

@@ -129,6 +129,12 @@ export class Ops {
     return this.like(this.api.ggml_silu(this.context, a.ptr), a)
   }
 
+  /** x · Φ(x), with the approximation by tanh. */
+  gelu(a: Tensor): Tensor {
+    check(isContiguous(a) && a.type === F32, 'gelu', a)
+    return this.like(this.api.ggml_gelu(this.context, a.ptr), a)
+  }
+
   tanh(a: Tensor): Tensor {
     check(isContiguous(a) && a.type === F32, 'tanh', a)
     return this.like(this.api.ggml_tanh(this.context, a.ptr), a)

@@ -22,9 +22,11 @@ const params = koffi.struct({
 
 export class Threadpool implements Disposable {
   readonly pointer: Pointer
+  readonly nThreads: number
   readonly #free: (pool: Pointer) => void
 
   constructor(device: Pointer, nThreads: number) {
+    this.nThreads = nThreads
     const newPool = cpuFunction(device, 'ggml_threadpool_new', 'void *', [koffi.pointer(params)])
     this.#free = cpuFunction(device, 'ggml_threadpool_free', 'void', ['void *'])
     const cpumask = Array.from({ length: MAX_THREADS }, () => false)

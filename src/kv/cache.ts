@@ -63,7 +63,7 @@ export class KvCache implements Disposable {
       return { stores: placed, rows: Array.from({ length: layer['v']?.nHead ?? 0 }, () => new RowMap()) }
     })
     this.layers = own.map(({ stores }, il) => {
-      const source = own[layout.kvSource[il]!]!
+      const source = own[layout.kvSource?.[il] ?? il]!
       return cacheLayer({ ...source.stores, ...stores }, source.rows, source === own[il])
     })
     this.owned = [...this.layers.entries()].filter(([, { rows, isOwner }]) => isOwner && rows.length > 0)

@@ -36,8 +36,8 @@ export interface LayerLayout {
 
 export interface CacheLayout {
   readonly layers: readonly LayerLayout[]
-  /** Entry i is the layer whose rows layer i reads. */
-  readonly kvSource: readonly number[]
+  /** Entry i is the layer whose rows layer i reads; left out, every layer reads its own. */
+  readonly kvSource?: readonly number[]
 }
 
 /** Bytes that one token adds, all layers together. */

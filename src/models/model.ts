@@ -10,8 +10,13 @@ import type { Uploader } from '../weights/upload.ts'
 export interface Hyperparameters {
   readonly shape: ModelShape
   readonly normEps: number
-  readonly rope: Rope
+  /** Null where positions are learned. */
+  readonly rope: Rope | null
+  /** Of layers with a window, if it is another. */
+  readonly windowRope?: Rope
   readonly tiedOutput: boolean
+  /** Of logits. */
+  readonly softcap?: number | null
 }
 
 /** What a forward pass reads besides the step. */

@@ -1,10 +1,13 @@
 /** The registry of architectures: one line each. */
 import { KvasirError } from '../core/errors.ts'
 import type { WeightSource } from '../weights/source.ts'
+import { gemma3 } from './gemma3.ts'
 import { llama } from './llama.ts'
 import type { Architecture } from './model.ts'
+import { opt } from './opt.ts'
+import { qwen3 } from './qwen3.ts'
 
-export const ARCHITECTURES = [llama] as const satisfies readonly Architecture[]
+export const ARCHITECTURES: readonly Architecture[] = [llama, qwen3, gemma3, opt]
 
 /** The architecture of a file, by its own words. */
 export function architectureOf(source: WeightSource): Architecture {

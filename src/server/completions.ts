@@ -1,14 +1,15 @@
 /** POST /v1/completions */
 import type { GenerateRequest } from '../core/request.ts'
 import { readBody } from './body.ts'
-import type { AppContext, ServedEngine } from './context.ts'
+import type { AppContext } from './context.ts'
 import { invalid } from './error-body.ts'
 import type { Format, Part } from './format.ts'
-import { answer, contextOf, toRequests } from './generate.ts'
-import { completionLogprobs } from './logprobs.ts'
+import { answer, allowedTo, toRequests } from './generate.ts'
+import { completionLogprobs } from './openai-logprobs.ts'
 import { tokensOfPrompts } from './prompt.ts'
 import { refuseUnsupported } from './refused.ts'
 import { completionSchema, type Prompt } from './schema.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 interface CompletionChoice {
   readonly request: GenerateRequest
@@ -54,12 +55,13 @@ export async function completions(c: AppContext): Promise<Response> {
   const body = await readBody(c, completionSchema, refuseUnsupported)
   if (body.best_of !== undefined && body.best_of > body.n) throw invalid('best_of', 'more than n is not supported')
   const given = listPrompts(body.prompt)
-  const prompts = await tokensOfPrompts(engine, given, contextOf(c, body))
+  const { nCtx, attention } = allowedTo(c, body)
+  const prompts = await tokensOfPrompts(engine, given, nCtx)
   const topLogprobs = body.logprobs ?? -1
   const nEchoed = body.echo ? prompts.reduce((sum, prompt) => sum + prompt.length, 0) * body.n : 0
   if (nEchoed * (topLogprobs + 1) > MAX_ECHOED)
     throw invalid('logprobs', `more than ${MAX_ECHOED} for the prompts of one request; send fewer prompts at once`)
-  const requests = toRequests(c, { body, prompts, topLogprobs, promptLogprobs: body.echo && topLogprobs >= 0 })
+  const requests = toRequests(c, { body, attention, prompts, topLogprobs, promptLogprobs: body.echo && topLogprobs >= 0 })
   const echoes = given.map((prompt) => (typeof prompt === 'string' ? prompt : engine.tokenizer.decode(prompt)))
   const choices = requests.map((request, index) => ({ request, echo: body.echo ? echoes[Math.floor(index / body.n)]! : null }))
   return answer(c, body, requests, completionFormat(engine, choices))

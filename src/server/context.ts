@@ -1,10 +1,7 @@
 /** What every handler is given. */
 import type { Context } from 'hono'
-import type { Engine } from '../engine/engine.ts'
 import type { Metrics } from './metrics.ts'
-
-/** The part of the engine that the server uses, so that tests can bring another. */
-export type ServedEngine = Omit<Engine, typeof Symbol.asyncDispose>
+import type { ServedEngine } from './served-engine.ts'
 
 export interface Variables {
   engine: ServedEngine

@@ -1,27 +1,36 @@
 /** From a checked body and encoded prompts to requests of the engine, and from its events to a reply. */
 import { randomUUID } from 'node:crypto'
-import type { GenerateRequest, TokenLogprob } from '../core/request.ts'
+import type { BoundAttention, GenerateRequest, TokenLogprob } from '../core/request.ts'
 import { buildInfo } from './build-info.ts'
 import type { AppContext } from './context.ts'
 import { invalid } from './error-body.ts'
 import { type Format, NOTHING } from './format.ts'
-import { type Run, startRun } from './run.ts'
-import { toSampling } from './sampling.ts'
+import { type Run, startRun } from './reply-run.ts'
+import { toSampling } from './body-sampling.ts'
 import type { GenerationBody } from './schema.ts'
 import { eventStream } from './sse.ts'
 import { streamChunks } from './stream.ts'
 import { combineTimings, combineUsage } from './usage.ts'
 
-/** Tokens that a request may have; throws for a context larger than the server's, and for an attention that cannot be. */
-export function contextOf(c: AppContext, body: GenerationBody): number {
+/** What a request may have of the engine. */
+export interface Allowed {
+  /** Tokens, prompt and answer; Infinity where its attention goes on for ever. */
+  readonly nCtx: number
+  readonly attention: BoundAttention
+}
+
+/** Throws for a context larger than the server's, and for an attention that cannot be. */
+export function allowedTo(c: AppContext, body: GenerationBody): Allowed {
   const { nCtx } = c.var.engine
   if (body.num_ctx !== undefined && body.num_ctx > nCtx)
     throw invalid('num_ctx', `${body.num_ctx} is more than the server's context of ${nCtx} (-c)`)
-  return c.var.engine.mostTokens({ nCtx: body.num_ctx, attention: body.attention })
+  const attention = c.var.engine.bind(body.attention, 'stranger')
+  return { nCtx: attention.mostSeen(Math.min(nCtx, body.num_ctx ?? Infinity)), attention }
 }
 
 export interface RequestOptions {
   readonly body: GenerationBody
+  readonly attention: BoundAttention
   readonly prompts: readonly Int32Array[]
   readonly topLogprobs: number
   readonly promptLogprobs: boolean
@@ -32,7 +41,7 @@ export interface RequestOptions {
 /** `n` choices for each prompt, in the order of the prompts. */
 export function toRequests(
   c: AppContext,
-  { body, prompts, topLogprobs, promptLogprobs, stop = [] }: RequestOptions,
+  { body, attention, prompts, topLogprobs, promptLogprobs, stop = [] }: RequestOptions,
 ): GenerateRequest[] {
   const sampling = toSampling(c.var.engine, body)
   const shared = {
@@ -42,7 +51,7 @@ export function toRequests(
     promptLogprobs,
     ignoreEos: body.ignore_eos,
     nCtx: body.num_ctx,
-    attention: body.attention,
+    attention,
   }
   return prompts.flatMap((prompt) => Array.from({ length: body.n }, (_, i) => ({ ...shared, prompt, sampling: sampling(i) })))
 }

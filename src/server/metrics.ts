@@ -1,7 +1,7 @@
 /** Prometheus metrics: vLLM's names after `kvasir_`. Each app has its own registry, so that several can live in one process. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { EngineStats, FinishedRequest } from '../engine/engine.ts'
-import type { AppContext, ServedEngine } from './context.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 const SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 const SHARES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
@@ -127,8 +127,4 @@ export function createMetrics(): Metrics {
     text: () => registry.metrics(),
     contentType: registry.contentType,
   }
-}
-
-export async function metrics(c: AppContext): Promise<Response> {
-  return c.body(await c.var.metrics.text(), 200, { 'content-type': c.var.metrics.contentType })
 }

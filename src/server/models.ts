@@ -1,7 +1,8 @@
 /** GET /v1/models and /v1/models/:id: the one model that is loaded. */
 import { KvasirError } from '../core/errors.ts'
 import type { WeightSource } from '../weights/source.ts'
-import type { AppContext, ServedEngine } from './context.ts'
+import type { AppContext } from './context.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 /** The time that `created` reports. */
 const started = Math.floor(Date.now() / 1000)

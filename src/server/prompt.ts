@@ -1,10 +1,10 @@
 /** Messages and prompts → token ids that the engine can take. */
 import { setImmediate as yieldToOthers } from 'node:timers/promises'
 import { KvasirError } from '../core/errors.ts'
-import { encodeMessages, encodePrompt } from '../engine/ask.ts'
+import { encodeMessages, encodePrompt } from '../engine/generate-options.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
-import type { ServedEngine } from './context.ts'
 import type { Prompt } from './schema.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 /** Characters above which a text is first counted piece by piece, so that one body does not hold up every stream. */
 const LONG_TEXT = 128 * 1024

@@ -134,6 +134,5 @@ export const detokenizeSchema = z.object({ tokens: z.custom<number[]>(isTokenArr
 export const templateSchema = z.object({ messages })
 
 export type ChatBody = z.input<typeof chatSchema>
-export type CompletionBody = z.input<typeof completionSchema>
 /** A checked body of either kind: what the two have in common. */
 export type GenerationBody = Omit<z.output<typeof chatSchema>, 'messages' | 'logprobs' | 'top_logprobs'>

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { KvasirError, reasonOf } from '../core/errors.ts'
 import { createApp, type AppOptions } from './app.ts'
-import type { ServedEngine } from './context.ts'
 import { isLoopback } from './origin.ts'
+import type { ServedEngine } from './served-engine.ts'
 
 export interface ServeOptions extends Omit<AppOptions, 'engine' | 'closing' | 'loopback'> {
   /** Default 127.0.0.1. */

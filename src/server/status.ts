@@ -1,4 +1,4 @@
-/** GET /health and /props. */
+/** GET /health, /props and /metrics. */
 import { AXIS_QUESTIONS, methodInfos } from '../attention/catalogue.ts'
 import { canonicalParts } from '../attention/spec.ts'
 import { samplingSchema } from '../core/sampling.ts'
@@ -41,4 +41,9 @@ export function props(c: AppContext): Response {
     kv_bytes_per_token: stats.kvBytesPerToken,
     weight_bytes: stats.weightBytes,
   })
+}
+
+/** For Prometheus. */
+export async function metrics(c: AppContext): Promise<Response> {
+  return c.body(await c.var.metrics.text(), 200, { 'content-type': c.var.metrics.contentType })
 }

@@ -1,7 +1,7 @@
 /** The engine's events → chunks of a stream, for one choice or several side by side. */
 import type { GenerateRequest, GenerateResult } from '../core/request.ts'
 import { type Format, NOTHING, type Part } from './format.ts'
-import type { Run } from './run.ts'
+import type { Run } from './reply-run.ts'
 import type { GenerationBody } from './schema.ts'
 import { combineTimings, combineUsage } from './usage.ts'
 

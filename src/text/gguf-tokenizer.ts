@@ -1,11 +1,11 @@
 /** The tokenizer of a GGUF file: libllama's, so the ids are llama.cpp's. */
 import { KvasirError } from '../core/errors.ts'
 import type { Pointer } from '../ggml/bindings.ts'
-import { llama } from '../ggml/llama.ts'
+import { llama } from '../ggml/libllama.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { cutText, SpecialFinder } from './cuts.ts'
 import { loadVocab } from './gguf-vocab.ts'
-import { checkToken, joinPieces, type Pieces } from './pieces.ts'
+import { checkToken, joinPieces, type Pieces } from './token-pieces.ts'
 import type { EncodeOptions, Tokenizer } from './tokenizer.ts'
 
 const ATTR_UNKNOWN = 1 << 0

@@ -19,7 +19,7 @@
  */
 import type { Pointer } from '../ggml/bindings.ts'
 import { ggml, takeGgmlError } from '../ggml/library.ts'
-import { llama } from '../ggml/llama.ts'
+import { llama } from '../ggml/libllama.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { VocabReader } from './gguf-keys.ts'
 

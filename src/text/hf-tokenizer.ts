@@ -13,7 +13,7 @@ import {
   toList,
 } from './hf-files.ts'
 import { addedAround, hasComponent, requireUsable } from './hf-parts.ts'
-import { checkToken, joinPieces, type Pieces } from './pieces.ts'
+import { checkToken, joinPieces, type Pieces } from './token-pieces.ts'
 import type { EncodeOptions, Tokenizer } from './tokenizer.ts'
 
 const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/

@@ -64,7 +64,7 @@ async function logitsOf(runner: Runner, setting: AttentionSetting, tokens: Int32
   const all = new Float32Array(tokens.length * runner.shape.nVocab)
   while (cache.nTokens < tokens.length) {
     const at = cache.nTokens
-    const size = Math.min(attention.mostTokens(cache), tokens.length - at)
+    const size = Math.min(attention.maxChunk(cache), tokens.length - at)
     const [logits] = await runner.run([{ sequence, tokens: tokens.subarray(at, at + size), logits: 'all' }])
     all.set(logits!, at * runner.shape.nVocab)
   }

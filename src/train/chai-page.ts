@@ -1,5 +1,5 @@
 /** The curves of a calibration as a page that needs nothing else: error against number of clusters, for each layer. */
-import type { ChaiReport } from './chai.ts'
+import type { ChaiReport } from './chai-report.ts'
 import { escapeMarkup } from './curve.ts'
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [260, 180, 40, 40, 24, 28]

@@ -11,18 +11,20 @@
  * The paper chooses the elbow by eye, over 1,024 samples of C4, and looks at no second curve.
  */
 import { Attention } from '../attention/attention.ts'
-import type { ChaiCalibration } from '../attention/chai-calibration.ts'
-import { kMeans } from '../attention/head-clusters.ts'
 import type { Share } from '../attention/method.ts'
+import { kMeans } from '../attention/share/chai/head-clusters.ts'
+import { refusesSharing } from '../attention/share/refusals.ts'
 import { KvasirError } from '../core/errors.ts'
 import { writeWhole } from '../core/write-whole.ts'
+import { RunSequence } from '../engine/run-sequence.ts'
 import { Runner } from '../engine/runner.ts'
 import { F16, F32 } from '../ggml/types.ts'
-import { SequenceCache } from '../kv/cache.ts'
+import { KvCache } from '../kv/cache.ts'
 import { loadTokenizer } from '../text/load.ts'
 import { openWeights } from '../weights/open.ts'
 import { layerLosses } from './chai-loss.ts'
 import { chaiPage } from './chai-page.ts'
+import type { ChaiReport } from './chai-report.ts'
 import { clustersOf, clustersWithin, elbowOf, type ErrorCurve } from './elbow.ts'
 import { readTrainText } from './text.ts'
 import { Windows } from './windows.ts'
@@ -49,25 +51,6 @@ export interface CalibrateOptions {
   readonly signal?: AbortSignal
 }
 
-/** What the file holds. */
-export interface ChaiReport extends ChaiCalibration {
-  readonly model: string
-  readonly nHeadKv: number
-  /** Clusters per KV head, over all layers. */
-  readonly ratio: number
-  readonly elbows: readonly number[]
-  /** With 1 … G clusters, per layer: what k-means leaves of the sum of squared probabilities, as a share. */
-  readonly inertia: readonly ErrorCurve[]
-  /** Per layer: nats of KL(dense ‖ this layer clustered) per token; null if that was not measured. */
-  readonly losses: readonly ErrorCurve[] | null
-  readonly rule: string
-  readonly samples: number
-  readonly lossSamples: number
-  readonly nTokens: number
-  readonly seed: number
-  readonly text: string
-}
-
 /** Of the time, roughly. */
 const PART_OF_INERTIA = 0.2
 
@@ -78,11 +61,13 @@ export async function calibrateChai(options: CalibrateOptions): Promise<ChaiRepo
   using tokenizer = loadTokenizer(source)
   const text = readTrainText(file, tokenizer, { nTokens, heldOut: 0 })
   using runner = await Runner.load(source, { nThreads, cacheTypes: { k: F16, v: F16 }, repack: true, signal })
-  const { nCtxTrain, nHeadKv, sharing, base } = runner.shape
+  const { nCtxTrain, nHeadKv, layers, base } = runner.shape
   if (nTokens > nCtxTrain) {
     throw new KvasirError('usage', { reason: `windows of ${nTokens} tokens, and the model's context has ${nCtxTrain}` })
   }
-  if (sharing) throw unsupported(model, 'its layers share keys, and CHAI would share them in each')
+  const reason = refusesSharing(runner.shape)
+  if (reason) throw unsupported(model, reason)
+  if (layers.some((layer) => layer.nHeadKv !== nHeadKv)) throw unsupported(model, 'its layers have different numbers of heads')
   if (nHeadKv < 2) throw unsupported(model, 'it has one head of keys, so there is nothing to share')
   const windows = new Windows(text.train, { nTokens, seed, bos: text.bos })
   const window = (i: number) => windows.at(i).subarray(0, nTokens)
@@ -138,14 +123,14 @@ interface Measured extends Pick<CalibrateOptions, 'samples' | 'nTokens' | 'onPro
 /** What k-means leaves unexplained, for each layer. */
 async function inertiaOf(runner: Runner, { samples, nTokens, window, onProgress, signal }: Measured): Promise<ErrorCurve[]> {
   const { nLayer, nHeadKv: G } = runner.shape
-  const attention = new Attention('calibration', { share: watching(G) })
+  const attention = new Attention('calibration', runner.shape, { share: watching(G) })
   const errors = Array.from({ length: nLayer }, () => new Float64Array(G))
   const squares = new Float64Array(nLayer)
-  using cache = new SequenceCache(attention.layout(runner.shape, { k: F16, v: F16 }), nTokens)
-  const sequence = { cache, attention, [Symbol.dispose]: () => {} }
+  using sequence = new RunSequence(attention, new KvCache(attention.layout({ k: F16, v: F16 }), nTokens))
+  const { cache } = sequence
   for (let i = 0; i < samples; i++) {
     if (signal?.aborted) throw new KvasirError('aborted')
-    cache.truncate(0) // the graph serves again
+    sequence.truncate(0) // the graph serves again
     await runner.run([{ sequence, tokens: window(i), logits: 'none' }])
     for (const [il, { stores }] of cache.layers.entries()) {
       const gram = { n: G, values: Float64Array.from(stores['gram']!.data() as Float32Array) }
@@ -161,15 +146,14 @@ async function inertiaOf(runner: Runner, { samples, nTokens, window, onProgress,
 function watching(G: number): Share {
   return {
     stores: (_, own) => ({ ...own, gram: { width: G, nHead: 1, type: F32, order: 'rows', fixed: G } }),
-    needsProbabilities: () => true,
-    start:
-      ({ g }, { cache }, own) =>
-      (layer, projected) => {
-        const { o, p } = own.attend(layer, projected)
-        const [m, rows] = p!.values.ne
-        const each = g.reshape(p!.values, m * rows, G) // a KV head's query heads one after another
-        g.expand(g.cpy(g.mulMat(each, each), g.reshape(cache.layers[layer.il]!.stores['gram']!.tensor, G, G)))
-        return o
-      },
+    wantsProbs: () => true,
+    record: (chunk, _, base) => (layer, projected) => {
+      const { g } = chunk
+      const { o, p } = base.attend(layer, projected)
+      const [m, rows] = p!.values.ne
+      const each = g.reshape(p!.values, m * rows, G) // a KV head's query heads one after another
+      g.expand(g.cpy(g.mulMat(each, each), g.reshape(chunk.layer(layer.il).stores['gram']!.tensor, G, G)))
+      return o
+    },
   }
 }

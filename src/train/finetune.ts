@@ -1,9 +1,9 @@
 /** Goes on training a whole model on a text, and writes it as a GGUF. */
 import type { GgufSource } from '../weights/gguf.ts'
-import { forwardLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
+import { forwardLlama, trainableLlama } from './trainable-llama.ts'
 import type { Objective } from './objective.ts'
 import type { Parameters } from './parameters.ts'
-import { type TrainFiles, trainFile } from './run.ts'
+import { type TrainFiles, trainFile } from './train-file.ts'
 import { saveModel } from './save-model.ts'
 import type { TrainReport } from './train.ts'
 
@@ -19,11 +19,10 @@ export function finetune(files: TrainFiles): Promise<TrainReport> {
 /** The next token, with all of the model's tensors learning. */
 function languageModelling(base: GgufSource, parameters: Parameters): Objective {
   const model = trainableLlama(base, parameters, () => true)
-  const { nLayer, nVocab } = model.hp.shape
+  const { nVocab } = model.hp.shape
   return {
     parameters,
     nVocab,
-    maxNodes: NODES_PER_LAYER * (nLayer + 2),
     loss: (g, batch) => g.crossEntropyLoss(forwardLlama(g, model, { batch }), batch.targets),
   }
 }

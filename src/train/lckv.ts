@@ -1,25 +1,25 @@
 /**
- * Makes a model whose layers read the keys and values of one (LCKV, arXiv 2405.10637, section 3.2; attention/lckv.ts runs it) out
+ * Makes a model whose layers read the keys and values of one (LCKV, arXiv 2405.10637, section 3.2; attention/iterations.ts runs it) out
  * of an ordinary model: W_K and W_V of a layer that is read become the means over the layers that read it, those of the others are
  * left out (the authors' convert_pretrained.py), and all weights learn.
  *
  * Ours: `distil` mixes into the targets what a teacher, such as the base, says of the next token; 0, as in the paper, does not.
  * The teacher's weights then lie beside those that learn.
  */
-import { groupsOf } from '../attention/lckv.ts'
 import { KvasirError } from '../core/errors.ts'
 import { type LayerSharing, parseLayerTypes, SHARING_DEFAULTS, writeLayerTypes } from '../core/layer-types.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { llama } from '../models/llama.ts'
+import { groupsOf } from '../models/stack.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { sharingValues } from '../weights/gguf-sharing.ts'
 import type { Batch } from './batch.ts'
-import { forwardLlama, frozenLlama, NODES_PER_LAYER, trainableLlama } from './llama.ts'
+import { forwardLlama, frozenLlama, trainableLlama } from './trainable-llama.ts'
 import type { Objective } from './objective.ts'
 import { type Parameters, readFloats } from './parameters.ts'
-import { type TrainFiles, trainFile } from './run.ts'
+import { type TrainFiles, trainFile } from './train-file.ts'
 import { saveModel } from './save-model.ts'
 import { forwardLckv } from './shared-layers.ts'
 import type { TrainReport } from './train.ts'
@@ -115,14 +115,12 @@ export function lckvObjective(base: GgufSource, parameters: Parameters, options:
   const model = trainableLlama({ ...base, metadata }, parameters, () => true)
   if (start === 'mean' && shape.sharing === undefined) averageReaders(base, parameters, sharing.reads)
 
-  const { nLayer, nVocab } = shape
+  const { nVocab } = shape
   const teacher = distil > 0 ? teacherOf(source ?? base, parameters, nVocab) : null
-  const nPasses = sharing.forwardPasses + sharing.backwardPasses
   const loss = (g: Graph, batch: Batch, targets: Tensor) => g.crossEntropyLoss(forwardLckv(g, model, batch), targets)
   return {
     parameters,
     nVocab,
-    maxNodes: NODES_PER_LAYER * (nLayer * (nPasses + 2) + 4),
     loss(g, batch) {
       if (teacher === null) return loss(g, batch, batch.targets)
       const said = g.softMaxExt(forwardLlama(g, teacher, { batch }), null, 1)

@@ -1,9 +1,8 @@
 /** What a LiSA adapter begins as: shared attention, with keys of low rank that are a part of the layer's own. */
-import { layersOf, outside, range } from '../attention/layer-spans.ts'
-import type { LisaSizes, LisaTensor } from '../attention/lisa-adapter.ts'
-import { lisaShapes } from '../attention/lisa-adapter.ts'
+import { layersOf, outside, range } from '../attention/share/layer-spans.ts'
+import { lisaShapes, type LisaSizes, type LisaTensor } from '../attention/share/lisa/adapter-file.ts'
 import { KvasirError } from '../core/errors.ts'
-import { random } from '../engine/random.ts'
+import { random } from '../core/random.ts'
 import { BF16, F16, F32 } from '../ggml/types.ts'
 import { llama } from '../models/llama.ts'
 import type { GgufSource } from '../weights/gguf.ts'
@@ -117,6 +116,7 @@ export function rowsOf(w: Float32Array, pairs: readonly number[], { nEmbd, headD
 /** Tokens in which each pair turns by a radian. YaRN's are taken as if it only divided positions. */
 export function periodsOf(base: GgufSource): number[] {
   const { shape, rope } = llama.hyperparameters(base)
+  if (rope === null) throw new Error('a llama rotates')
   const factor = rope.scaling.type === 'linear' || rope.scaling.type === 'yarn' ? rope.scaling.factor : 1
   const info = base.tensors.get('rope_freqs.weight')
   const divisors = info ? readFloats(base, info) : null

@@ -1,5 +1,5 @@
 /**
- * Trains LiSA adapters (attention/lisa.ts runs them, and says what of it is ours): for a frozen model, the layers' networks over
+ * Trains LiSA adapters (attention/share/lisa/lisa.ts runs them, and says what of it is ours): for a frozen model, the layers' networks over
  * heads and their queries and keys of low rank.
  *
  * First every replaced layer by itself, on the hidden states of the base: the divergence of its probabilities from the base's,
@@ -8,24 +8,26 @@
  *
  * Shapes: d = headDim, H = nHead, G = nHeadKv, r = rank, T = tokens of a sequence, B = sequences.
  */
-import { lisaMetadata, lisaName, lisaRope, lisaShapes, type LisaTensor, lisaTensors } from '../attention/lisa-adapter.ts'
 import type { AttentionLayer } from '../attention/method.ts'
+import { lisaMetadata, lisaName, lisaShapes, type LisaTensor, lisaTensors } from '../attention/share/lisa/adapter-file.ts'
+import { lowRank } from '../attention/share/lisa/lisa.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F16, F32 } from '../ggml/types.ts'
+import { embed } from '../models/decoder.ts'
 import { llama } from '../models/llama.ts'
 import { linear } from '../nn/linear.ts'
 import { convertRows } from '../weights/convert.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import { type GgufSource, openGguf } from '../weights/gguf.ts'
 import { GgufWriter } from '../weights/gguf-writer.ts'
-import { project, rotatedHeads, valuesByHead, weigh } from './attention.ts'
+import { rotatedHeads, valuesByHead, weigh } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
 import { type LisaChoice, type LisaPlan, lisaPlan, lisaStart } from './lisa-start.ts'
-import { embed, frozenLlama, logitsOf, NODES_PER_LAYER, runLayer, type TrainableLlama } from './llama.ts'
+import { frozenLlama, logitsOf, runLayer, type TrainableLlama } from './trainable-llama.ts'
 import type { Objective } from './objective.ts'
 import type { Parameters } from './parameters.ts'
-import { type TrainFiles, trainFile } from './run.ts'
+import { type TrainFiles, trainFile } from './train-file.ts'
 import type { TrainReport } from './train.ts'
 
 export interface LisaFiles extends TrainFiles, Omit<LisaChoice, 'seed'> {
@@ -115,8 +117,7 @@ export function lisaParts(base: GgufSource, parameters: Parameters, { plan, lear
 
 export function lisaObjectives(lisa: Lisa): LisaObjectives {
   const { parameters } = lisa
-  const { shape } = lisa.hp
-  const common = { parameters, nVocab: shape.nVocab, maxNodes: NODES_PER_LAYER * (3 * shape.nLayer + 4) }
+  const common = { parameters, nVocab: lisa.hp.shape.nVocab }
   const last = (g: Graph, batch: Batch) => endToEnd(g, lisa, batch)
   const first = (g: Graph, batch: Batch) => layerByLayer(g, lisa, batch)
   return { first: { ...common, loss: first, measured: last }, last: { ...common, loss: last } }
@@ -142,48 +143,50 @@ interface Attended {
 type AttendAll = (layer: AttentionLayer, x: Tensor, before: Tensor | null) => Attended
 
 /** The layers as they are. */
-function ordinary(g: Graph, { hp }: Pick<Lisa, 'hp'>, batch: Batch): AttendAll {
-  const { headDim } = hp.shape
+function ordinary(g: Graph, batch: Batch): AttendAll {
   return (layer, x) => {
-    const heads = (weights: typeof layer.q) => rotatedHeads(g, layer, weights, { x, batch, headDim })
-    const scores = g.scale(g.mulMat(heads(layer.k), heads(layer.q)), 1 / Math.sqrt(headDim))
-    return { x, scores, ...outputs(g, layer, { x, scores, batch, headDim }) }
+    const scores = g.scale(products(g, layer, { x, batch }), layer.scale)
+    return { x, scores, ...outputs(g, layer, { x, scores, batch }) }
   }
 }
 
 /** The layers with those replaced that are. */
 function replaced(g: Graph, { hp, plan, parameters }: Lisa, batch: Batch): AttendAll {
-  const { headDim, nHead } = hp.shape
+  const { nHead } = hp.shape
   const { nTokens: T, nSequences: B } = batch
   const { rank, hidden } = plan
-  const own = ordinary(g, { hp }, batch)
+  const own = ordinary(g, batch)
   return (layer, x, before) => {
     if (!plan.layers.includes(layer.il)) return own(layer, x, before)
     const of = (tensor: LisaTensor) => parameters.get(lisaName(layer.il, tensor))!.tensor
-    const low = { ...layer, rope: lisaRope(layer.rope, rank), ropeFactors: of('period') }
-    const heads = (weight: Tensor) => rotatedHeads(g, low, { weight, bias: null }, { x, batch, headDim: rank })
-    const correction = g.scale(g.mulMat(heads(of('k')), heads(of('q'))), 1 / Math.sqrt(rank))
+    const low = lowRank(layer, { q: of('q'), k: of('k'), ropeFactors: of('period') }, rank)
     const split = g.reshape(before!, T, T, nHead, B)
     const s = g.reshape(g.cont(g.permute(split, 1, 2, 0, 3)), nHead, T * T * B)
     const aligned = g.mulMat(of('align'), s)
     const mixed = hidden > 0 ? g.add(g.mulMat(of('outer'), g.silu(g.mulMat(of('inner'), s))), aligned) : aligned
     const back = g.cont(g.permute(g.reshape(mixed, nHead, T, T, B), 2, 0, 1, 3))
-    const scores = g.add(correction, g.reshape(back, T, T, nHead * B))
-    return { x, scores, ...outputs(g, layer, { x, scores, batch, headDim }) }
+    const scores = g.add(products(g, low, { x, batch }), g.reshape(back, T, T, nHead * B))
+    return { x, scores, ...outputs(g, layer, { x, scores, batch }) }
   }
 }
 
-interface Scored {
+interface Input {
   readonly x: Tensor
-  readonly scores: Tensor
   readonly batch: Batch
-  readonly headDim: number
 }
 
-function outputs(g: Graph, layer: AttentionLayer, { x, scores, batch, headDim }: Scored): Pick<Attended, 'p' | 'o'> {
+/** Of queries and keys: f32[T, T, H · B]. */
+function products(g: Graph, layer: AttentionLayer, input: Input): Tensor {
+  return g.mulMat(rotatedHeads(g, layer, 'k', input), rotatedHeads(g, layer, 'q', input))
+}
+
+function outputs(
+  g: Graph,
+  layer: AttentionLayer,
+  { scores, batch, x }: Input & { readonly scores: Tensor },
+): Pick<Attended, 'p' | 'o'> {
   const p = g.softMaxExt(scores, batch.mask, 1)
-  const v = valuesByHead(g, project(g, layer.v, { x, headDim }), batch)
-  return { p, o: linear(g, layer.output, weigh(g, { v, p }, batch)) }
+  return { p, o: linear(g, layer.output, weigh(g, { v: valuesByHead(g, layer, { x, batch }), p }, batch)) }
 }
 
 interface Way {
@@ -213,7 +216,7 @@ function through(g: Graph, { weights }: Lisa, { from, to, x, before, attend }: W
 export function lisaLogits(g: Graph, lisa: Lisa, batch: Batch): { readonly ours: Tensor; readonly base: Tensor } {
   const { plan, hp, weights } = lisa
   const [from, to] = [Math.min(...plan.layers, hp.shape.nLayer), hp.shape.nLayer]
-  const attend = ordinary(g, lisa, batch)
+  const attend = ordinary(g, batch)
   const start = through(g, lisa, { from: 0, to: from, x: embed(g, weights, batch), before: null, attend })
   const way = { from, to, x: start.x, before: start.attended.at(-1)?.scores ?? null }
   const logits = (how: AttendAll) => logitsOf(g, weights, through(g, lisa, { ...way, attend: how }).x)
@@ -234,7 +237,7 @@ function layerByLayer(g: Graph, lisa: Lisa, batch: Batch): Tensor {
   })
   const teacher = through(g, lisa, {
     ...{ from: 0, to: Math.max(...plan.layers) + 1, x: embed(g, weights, batch), before: null },
-    attend: ordinary(g, lisa, batch),
+    attend: ordinary(g, batch),
   }).attended
   const attend = replaced(g, lisa, batch)
   const ours: Attended[] = []

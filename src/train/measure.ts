@@ -5,11 +5,9 @@ import { Graph, Scratch } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { batchInputs } from './batch.ts'
 import type { Objective } from './objective.ts'
-import type { TrainOptions } from './options.ts'
+import type { TrainOptions } from './run-settings.ts'
 import type { TrainText } from './text.ts'
-import { TrainGraph } from './train-graph.ts'
-
-const INPUT_NODES = 32
+import { FORWARD_ROOM, TrainGraph } from './train-graph.ts'
 
 /** A recorded loss that takes one batch after another. */
 class Loss implements Disposable {
@@ -21,16 +19,24 @@ class Loss implements Disposable {
 
   constructor(backend: Backend, { objective, options, weight }: LossOptions) {
     const { nTokens, nSequences } = options
-    const { parameters, nVocab, maxNodes } = objective
     this.#backend = backend
-    const g = weight === null ? new Graph(maxNodes + INPUT_NODES) : new TrainGraph(maxNodes + INPUT_NODES)
-    this.#graph = g
-    const batch = batchInputs(g, { nTokens, nSequences, nVocab }, () => this.#windows)
-    this.#loss = weight === null && objective.measured ? objective.measured(g, batch) : objective.loss(g, batch)
-    if (g instanceof TrainGraph) g.backward(this.#loss, parameters.all(), weight!)
-    else g.output(this.#loss)
+    const { parameters, nVocab } = objective
+    const record = (g: Graph): Tensor => {
+      const batch = batchInputs(g, { nTokens, nSequences, nVocab }, () => this.#windows)
+      return weight === null && objective.measured ? objective.measured(g, batch) : objective.loss(g, batch)
+    }
+    if (weight === null) {
+      const { graph, result } = Graph.record(FORWARD_ROOM, (g) => g.output(record(g)))
+      this.#graph = graph
+      this.#loss = result
+    } else {
+      const graph = TrainGraph.withRoomFor(parameters.all(), record)
+      this.#graph = graph
+      this.#loss = record(graph)
+      graph.backward(this.#loss, parameters.all(), weight)
+    }
     this.#scratch = new Scratch(backend.bufferType)
-    g.plan(this.#scratch)
+    this.#graph.plan(this.#scratch)
   }
 
   /** The loss of a batch; null if the signal stopped it. */

@@ -7,8 +7,6 @@ import type { Parameters } from './parameters.ts'
 export interface Objective {
   readonly parameters: Parameters
   readonly nVocab: number
-  /** Nodes that {@link loss} records, at most. */
-  readonly maxNodes: number
   /** Records the loss of a batch, f32[1]. */
   loss(g: Graph, batch: Batch): Tensor
   /** What held-out text is measured by, if it is another: f32[1]. */

@@ -8,17 +8,15 @@
  * The m passes read the parameters' constants, and so do the layers below them, which thus run twice: otherwise gradients would go
  * back into the passes through their inputs.
  */
-import { groupsOf } from '../attention/lckv.ts'
-import type { LayerSharing } from '../core/layer-types.ts'
 import type { Graph } from '../ggml/graph.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { F32 } from '../ggml/types.ts'
-import type { LlamaWeights } from '../models/llama.ts'
-import { throughLayers } from '../models/stack.ts'
+import { type Decoder, embed } from '../models/decoder.ts'
+import { groupsOf, throughLayers } from '../models/stack.ts'
 import { linear } from '../nn/linear.ts'
-import { type AttendTraining, probabilities, project, rotatedHeads, valuesByHead, weigh } from './attention.ts'
+import { type AttendTraining, probabilities, rotatedHeads, valuesByHead, weigh } from './trainable-attention.ts'
 import type { Batch } from './batch.ts'
-import { embed, forwardLlama, logitsOf, runLayer, type TrainableLlama } from './llama.ts'
+import { forwardLlama, logitsOf, runLayer, type TrainableLlama } from './trainable-llama.ts'
 
 /** Without constants, all passes have gradients. */
 type Shared = Omit<TrainableLlama, 'constants'> & Partial<TrainableLlama>
@@ -32,43 +30,37 @@ interface KeysValues {
 /** Logits f32[nVocab, T · B] of a model that may share keys and values. */
 export function forwardLckv(g: Graph, model: Shared, batch: Batch): Tensor {
   const { hp, weights, constants = weights } = model
-  const { nLayer, sharing } = hp.shape
+  const { sharing, nLayer } = hp.shape
   if (!sharing) return forwardLlama(g, model, { batch })
-  const attend = sharedAttention(g, { batch, headDim: hp.shape.headDim, sharing, nHeadKv: hp.shape.nHeadKv })
-  const through = (w: LlamaWeights, passes: number, upTo: number) =>
-    throughLayers(
-      upTo,
-      groupsOf(sharing.reads).map((group) => ({ ...group, passes })),
-      { x: embed(g, w, batch), run: (il, x) => runLayer(g, w.layers[il]!, { x, attend }) },
+  const attend = sharedAttention(g, batch)
+  const through = (decoder: Decoder, nPasses: number, nLayers: number) => {
+    const layers = decoder.layers.slice(0, nLayers)
+    const run = (il: number, x: Tensor) => runLayer(g, layers[il]!, { x, attend })
+    return throughLayers(
+      layers.map(({ attention }) => attention),
+      { nPasses, x: embed(g, decoder, batch), run },
     )
+  }
   const last = groupsOf(sharing.reads)[0]?.last
   if (last !== undefined) through(constants, sharing.forwardPasses, last + 1)
   return logitsOf(g, weights, through(weights, sharing.backwardPasses, nLayer))
 }
 
-interface SharedOptions {
-  readonly batch: Batch
-  readonly headDim: number
-  readonly nHeadKv: number
-  readonly sharing: LayerSharing
-}
-
 /** Attention to the keys and values that were made last of the layer that is read; zeros before the first. */
-function sharedAttention(g: Graph, { batch, headDim, nHeadKv, sharing }: SharedOptions): AttendTraining {
-  const { reads, forceNodiag } = sharing
+function sharedAttention(g: Graph, batch: Batch): AttendTraining {
   const { nTokens, nSequences } = batch
   const strict = strictInputs(g, batch)
-  const zeros = (...ne: number[]) => g.input(F32, ne, (data) => data.fill(0))
-  const nothing = { k: zeros(headDim, nTokens, nHeadKv * nSequences), v: zeros(nTokens, headDim, nHeadKv * nSequences) }
+  const zeros = (...ne: number[]) => g.once(`zeros:${ne.join()}`, () => g.input(F32, ne, (data) => data.fill(0)))
   const made = new Map<number, KeysValues>()
   return (layer, x) => {
-    const { il } = layer
-    const target = reads[il]!
-    const rows = (weights: typeof layer.q) => rotatedHeads(g, layer, weights, { x, batch, headDim })
-    if (target === il) made.set(il, { k: rows(layer.k), v: valuesByHead(g, project(g, layer.v, { x, headDim }), batch) })
-    const { k, v } = made.get(target) ?? nothing
-    const isStrict = target > il || forceNodiag
-    const p = probabilities(g, { q: rows(layer.q), k }, isStrict ? strict.mask : batch.mask)
+    const { il, kvSource, dK, dV, nHeadKv } = layer
+    const input = { x, batch }
+    if (kvSource === il) made.set(il, { k: rotatedHeads(g, layer, 'k', input), v: valuesByHead(g, layer, input) })
+    const heads = nHeadKv * nSequences
+    const { k, v } = made.get(kvSource) ?? { k: zeros(dK, nTokens, heads), v: zeros(nTokens, dV, heads) }
+    const isStrict = layer.visible === 'strict'
+    const q = rotatedHeads(g, layer, 'q', input)
+    const p = probabilities(g, layer, { q, k }, isStrict ? strict.mask : batch.mask)
     const o = weigh(g, { v, p }, batch)
     return linear(g, layer.output, isStrict ? g.mul(o, strict.isThere) : o)
   }

@@ -9,8 +9,18 @@ import type { Parameter } from './parameter.ts'
 /** Itself, and at most eight to go back through it (a product with repeated heads: two products, two views, a sum, two additions). */
 const NODES_PER_NODE = 9
 
+/** Tensors that a forward pass may have when it is first recorded; graphs grow. */
+export const FORWARD_ROOM = 1024
+
 export class TrainGraph extends Graph {
   readonly #maxNodes: number
+
+  /** A graph with room for what `record` makes of parameters, which are nodes too; it is recorded once to see how much that is. */
+  static withRoomFor(parameters: readonly Parameter[], record: (g: Graph) => unknown): TrainGraph {
+    const { graph } = Graph.record(FORWARD_ROOM, record)
+    graph[Symbol.dispose]()
+    return new TrainGraph(graph.nMade + parameters.length)
+  }
 
   /** `maxForward` nodes before {@link backward}. */
   constructor(maxForward: number) {

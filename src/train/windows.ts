@@ -2,7 +2,7 @@
  * The order in which a text is learnt: cut into windows that touch, in a new order and from a new place in every pass over it.
  * Everything follows from the seed and the number of a window, so a run goes on where it was with no state but that number.
  */
-import { random } from '../engine/random.ts'
+import { random } from '../core/random.ts'
 
 export interface WindowOptions {
   /** Tokens that are predicted; a window has one more. */

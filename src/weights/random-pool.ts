@@ -2,6 +2,7 @@
  * Random weights by the gigabyte: a few million normal numbers are drawn and converted once per type, and every tensor is
  * put together from stretches of them, each from a place drawn anew. So no two rows are alike, while the cost is that of copying.
  */
+import { randomBits } from '../core/random.ts'
 import { F32, rowBytes, typeInfo } from '../ggml/types.ts'
 import { convertRows } from './convert.ts'
 
@@ -10,21 +11,6 @@ export const WEIGHT_STD = 0.02
 const POOL_ELEMENTS = 1 << 22
 /** Elements per stretch: a block of the largest block size. */
 const STRETCH = 256
-
-/** Uniform 32-bit numbers (sfc32); the same from the same seed on every machine. */
-export function randomBits(seed: number): () => number {
-  let [a, b, c, counter] = [seed | 0, Math.floor(seed / 2 ** 32) | 0, 0x9e3779b9 | 0, 1]
-  const next = (): number => {
-    const sum = (a + b + counter) | 0
-    counter = (counter + 1) | 0
-    a = b ^ (b >>> 9)
-    b = (c + (c << 3)) | 0
-    c = (((c << 21) | (c >>> 11)) + sum) | 0
-    return sum >>> 0
-  }
-  for (let i = 0; i < 16; i++) next() // seeds that differ in one bit start alike
-  return next
-}
 
 export class RandomPool {
   readonly #bits: () => number

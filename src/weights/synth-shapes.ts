@@ -1,4 +1,4 @@
-/** Shapes of models people run, for files of random weights: what is in their config.json, and the tensors that follow. */
+/** Shapes of models people run, for files of random weights: what is in their config.json. */
 import type { ModelShape } from '../core/shape.ts'
 
 /** Llama 3's RoPE scaling, which GGUF stores as a tensor of divisors. */
@@ -9,14 +9,18 @@ interface Llama3Scaling {
   readonly originalContext: number
 }
 
-export interface SynthShape extends ModelShape {
-  readonly ropeTheta: number
-  readonly rmsNormEps: number
+export interface SynthShape extends Omit<ModelShape, 'layers'> {
+  readonly arch: 'llama' | 'qwen3' | 'gemma3' | 'opt'
+  /** null: positions are learned, not rotated. */
+  readonly ropeTheta: number | null
+  readonly normEps: number
   /** The output matrix is the token embedding. */
   readonly tied: boolean
   /** q, k and v have biases. */
   readonly qkvBias: boolean
   readonly scaling: Llama3Scaling | null
+  /** Tokens that sliding layers read; absent if none slides. */
+  readonly window?: number
 }
 
 const shape = (
@@ -35,7 +39,7 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
     nVocab: 32_000,
     nCtxTrain: 2048,
     ropeTheta: 10_000,
-    rmsNormEps: 1e-5,
+    normEps: 1e-5,
     tied: false,
   }),
   shape('llama-3.2-1b', {
@@ -48,7 +52,7 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
     nVocab: 128_256,
     nCtxTrain: 131_072,
     ropeTheta: 500_000,
-    rmsNormEps: 1e-5,
+    normEps: 1e-5,
     tied: true,
     scaling: { factor: 32, lowFreqFactor: 1, highFreqFactor: 4, originalContext: 8192 },
   }),
@@ -63,7 +67,7 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
     nVocab: 151_936,
     nCtxTrain: 32_768,
     ropeTheta: 1_000_000,
-    rmsNormEps: 1e-6,
+    normEps: 1e-6,
     tied: true,
     qkvBias: true,
   }),
@@ -77,7 +81,7 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
     nVocab: 49_152,
     nCtxTrain: 8192,
     ropeTheta: 100_000,
-    rmsNormEps: 1e-5,
+    normEps: 1e-5,
     tied: true,
   }),
   shape('llama-7b', {
@@ -90,64 +94,65 @@ export const SYNTH_SHAPES: ReadonlyMap<string, SynthShape> = new Map([
     nVocab: 32_000,
     nCtxTrain: 4096,
     ropeTheta: 10_000,
-    rmsNormEps: 1e-5,
+    normEps: 1e-5,
     tied: false,
   }),
+  shape('qwen3-0.6b', {
+    arch: 'qwen3',
+    nLayer: 28,
+    nEmbd: 1024,
+    nHead: 16,
+    nHeadKv: 8,
+    headDim: 128,
+    nFf: 3072,
+    nVocab: 151_936,
+    nCtxTrain: 40_960,
+    ropeTheta: 1_000_000,
+    normEps: 1e-6,
+    tied: true,
+  }),
+  shape('gemma3-270m', {
+    arch: 'gemma3',
+    nLayer: 18,
+    nEmbd: 640,
+    nHead: 4,
+    nHeadKv: 1,
+    headDim: 256,
+    nFf: 2048,
+    nVocab: 262_144,
+    nCtxTrain: 32_768,
+    ropeTheta: 1_000_000,
+    normEps: 1e-6,
+    tied: true,
+    window: 512,
+  }),
+  shape('gemma3-1b', {
+    arch: 'gemma3',
+    nLayer: 26,
+    nEmbd: 1152,
+    nHead: 4,
+    nHeadKv: 1,
+    headDim: 256,
+    nFf: 6912,
+    nVocab: 262_144,
+    nCtxTrain: 32_768,
+    ropeTheta: 1_000_000,
+    normEps: 1e-6,
+    tied: true,
+    window: 512,
+  }),
+  shape('opt-125m', {
+    arch: 'opt',
+    nLayer: 12,
+    nEmbd: 768,
+    nHead: 12,
+    nHeadKv: 12,
+    headDim: 64,
+    nFf: 3072,
+    nVocab: 50_272,
+    nCtxTrain: 2048,
+    ropeTheta: null,
+    normEps: 1e-5,
+    tied: true,
+  }),
 ])
-
-/**
- * What a tensor is filled with: `matrix` and `tokens` in the file's type, the others f32.
- *
- * Embeddings are large beside what the layers add, and an output of its own holds the same values: so the most likely token
- * stands well apart from the rest, and two engines that differ in rounding agree on it. The small output norm keeps the other
- * logits as close together as a real model's.
- */
-export interface SynthTensor {
-  readonly name: string
-  readonly ne: readonly number[]
-  readonly fill: 'matrix' | 'tokens' | 'norm' | 'output-norm' | 'bias' | 'rope'
-}
-
-/** GGUF's names and shapes, `[in, out]`. */
-export function synthTensors(shape: SynthShape): SynthTensor[] {
-  const { nLayer, nEmbd, nHead, nHeadKv, headDim, nFf, nVocab } = shape
-  const tensors: SynthTensor[] = []
-  const add = (name: string, fill: SynthTensor['fill'], ...ne: number[]) => tensors.push({ name, fill, ne })
-  add('token_embd.weight', 'tokens', nEmbd, nVocab)
-  if (shape.scaling) add('rope_freqs.weight', 'rope', headDim / 2)
-  for (let layer = 0; layer < nLayer; layer++) {
-    const blk = `blk.${layer}.`
-    add(`${blk}attn_norm.weight`, 'norm', nEmbd)
-    const hasOwn = (shape.sharing?.reads[layer] ?? layer) === layer
-    for (const [name, n] of [
-      ['q', nHead * headDim],
-      ['k', nHeadKv * headDim],
-      ['v', nHeadKv * headDim],
-    ] as const) {
-      if (name !== 'q' && !hasOwn) continue
-      add(`${blk}attn_${name}.weight`, 'matrix', nEmbd, n)
-      if (shape.qkvBias) add(`${blk}attn_${name}.bias`, 'bias', n)
-    }
-    add(`${blk}attn_output.weight`, 'matrix', nHead * headDim, nEmbd)
-    add(`${blk}ffn_norm.weight`, 'norm', nEmbd)
-    add(`${blk}ffn_gate.weight`, 'matrix', nEmbd, nFf)
-    add(`${blk}ffn_up.weight`, 'matrix', nEmbd, nFf)
-    add(`${blk}ffn_down.weight`, 'matrix', nFf, nEmbd)
-  }
-  add('output_norm.weight', 'output-norm', nEmbd)
-  if (!shape.tied) add('output.weight', 'tokens', nEmbd, nVocab)
-  return tensors
-}
-
-/** Per pair of dimensions, what Llama 3.1 divides the rotation's frequency by: long wavelengths are slowed down, short ones kept. */
-export function ropeDivisors({ headDim, ropeTheta, scaling }: SynthShape): Float32Array {
-  const { factor, lowFreqFactor, highFreqFactor, originalContext } = scaling!
-  return Float32Array.from({ length: headDim / 2 }, (_, i) => {
-    const wavelength = 2 * Math.PI * ropeTheta ** ((2 * i) / headDim)
-    const turns = originalContext / wavelength
-    if (turns > highFreqFactor) return 1
-    if (turns < lowFreqFactor) return factor
-    const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor)
-    return 1 / ((1 - smooth) / factor + smooth)
-  })
-}

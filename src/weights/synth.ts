@@ -1,16 +1,15 @@
 /**
  * Models of random weights in the shapes of real ones, to measure speed and memory without a download.
- * They say nothing sensible. llama.cpp loads them too.
+ * They say nothing sensible. llama.cpp loads them too, except OPT, which it does not know.
  */
 import { KvasirError } from '../core/errors.ts'
 import { parseLayerTypes, SHARING_DEFAULTS } from '../core/layer-types.ts'
 import { F32, Q8_0, typeId, typeInfo } from '../ggml/types.ts'
-import { openGguf } from './gguf.ts'
-import { sharingValues } from './gguf-sharing.ts'
-import type { GgufValue } from './gguf-values.ts'
 import { GgufWriter } from './gguf-writer.ts'
 import { RandomPool } from './random-pool.ts'
-import { ropeDivisors, SYNTH_SHAPES, type SynthShape, type SynthTensor, synthTensors } from './synth-shapes.ts'
+import { SYNTH_SHAPES, type SynthShape } from './synth-shapes.ts'
+import { ropeDivisors, type SynthFill, type SynthTensor, synthTensors } from './synth-tensors.ts'
+import { modelValues, tokenizerValues } from './synth-values.ts'
 
 /** Types of matrices, with llama.cpp's `general.file_type`. */
 export const SYNTH_TYPES = { f16: 1, q8_0: 7, q4_0: 2, q4_k: 14 } as const
@@ -41,17 +40,24 @@ export interface SynthResult {
 }
 
 const SLAB_ELEMENTS = 1 << 20
-const TOKEN_TYPE_UNUSED = 5
-/** See {@link SynthTensor}. */
+/** Standard deviation of a token's embedding. */
 const TOKEN_STD = 1
-const OUTPUT_NORM = 0.01
 
-/** Writes the file. Errors: `usage`, `file_error`, `aborted`, and those of {@link openGguf} for `tokenizerFrom`. */
+/** Vectors are `at + by · x`, x of the deviation that matrices have; see {@link SynthFill}. */
+const VECTORS: { readonly [fill in SynthFill]?: (shape: SynthShape) => { readonly at: number; readonly by: number } } = {
+  norm: () => ({ at: 1, by: 1 }),
+  'output-norm': () => ({ at: 0.01, by: 0.01 }),
+  // Gemma's embeddings are multiplied by this root; what is added to them has to follow, to matter as much as elsewhere.
+  'post-norm': ({ nEmbd }) => ({ at: Math.sqrt(nEmbd) / 4, by: Math.sqrt(nEmbd) / 4 }),
+  positions: () => ({ at: 0, by: 10 }),
+}
+
+/** Writes the file. Errors: `usage`, `file_error`, `aborted`, and those of a GGUF file for `tokenizerFrom`. */
 export async function synthesize(options: SynthOptions): Promise<SynthResult> {
   const { like, type, seed = 0, out, onProgress, signal } = options
   const shape = shapeOf(options)
   const tensors = synthTensors(shape).map((tensor) => ({ ...tensor, type: typeOf(tensor, typeId(type)) }))
-  const metadata = [...modelValues(shape, like, type), ...tokenizerValues(options.tokenizerFrom, shape.nVocab)]
+  const metadata = [...modelValues(shape, like, SYNTH_TYPES[type]), ...tokenizerValues(options.tokenizerFrom, shape.nVocab)]
   const weights = new RandomPool(seed)
   const slab = Buffer.alloc(SLAB_ELEMENTS * 4)
   await using writer = await GgufWriter.create(out, { metadata, tensors })
@@ -81,8 +87,10 @@ interface Fill extends SynthTensor {
 function fill(pool: RandomPool, into: Buffer, { fill: what, type, n, shape }: Fill): Uint8Array {
   if (what === 'rope') return new Uint8Array(ropeDivisors(shape).buffer)
   const bytes = pool.fill(into, type, n)
-  const scale = { norm: 1, 'output-norm': OUTPUT_NORM }[what as string]
-  if (scale) for (let at = 0; at < bytes.length; at += 4) bytes.writeFloatLE(scale * (1 + bytes.readFloatLE(at)), at)
+  const vector = VECTORS[what]?.(shape)
+  if (vector === undefined) return bytes
+  const { at, by } = vector
+  for (let byte = 0; byte < bytes.length; byte += 4) bytes.writeFloatLE(at + by * bytes.readFloatLE(byte), byte)
   return bytes
 }
 
@@ -104,6 +112,7 @@ function shapeOf({ like, type, layers, vocab, ctx, layerTypes, seed = 0 }: Synth
   const nLayer = count('layers', layers ?? shape.nLayer, 512)
   const reads = layerTypes === undefined ? null : parseLayerTypes(layerTypes, nLayer)
   if (typeof reads === 'string') usage(`layer types: ${reads}`)
+  if (reads && shape.arch !== 'llama') usage(`layer types are for llamas, and '${like}' is ${shape.arch}`)
   return {
     ...shape,
     ...(reads && { sharing: { ...SHARING_DEFAULTS, reads: reads as readonly number[] } }),
@@ -111,50 +120,4 @@ function shapeOf({ like, type, layers, vocab, ctx, layerTypes, seed = 0 }: Synth
     nVocab: count('vocab', vocab ?? shape.nVocab, 1 << 20),
     nCtxTrain: count('ctx', ctx ?? shape.nCtxTrain, 2 ** 31 - 1),
   }
-}
-
-function modelValues(shape: SynthShape, like: string, type: SynthType): [string, GgufValue][] {
-  const u32 = (value: number): GgufValue => ({ kind: 'u32', value })
-  const f32 = (value: number): GgufValue => ({ kind: 'f32', value })
-  const str = (value: string): GgufValue => ({ kind: 'str', value })
-  return [
-    ['general.architecture', str(shape.arch)],
-    ['general.name', str(`${like} (random weights)`)],
-    ['general.file_type', u32(SYNTH_TYPES[type])],
-    ['general.quantization_version', u32(2)],
-    ['llama.vocab_size', u32(shape.nVocab)],
-    ['llama.context_length', u32(shape.nCtxTrain)],
-    ['llama.embedding_length', u32(shape.nEmbd)],
-    ['llama.block_count', u32(shape.nLayer)],
-    ['llama.feed_forward_length', u32(shape.nFf)],
-    ['llama.attention.head_count', u32(shape.nHead)],
-    ['llama.attention.head_count_kv', u32(shape.nHeadKv)],
-    ['llama.attention.key_length', u32(shape.headDim)],
-    ['llama.attention.value_length', u32(shape.headDim)],
-    ['llama.attention.layer_norm_rms_epsilon', f32(shape.rmsNormEps)],
-    ['llama.rope.dimension_count', u32(shape.headDim)],
-    ['llama.rope.freq_base', f32(shape.ropeTheta)],
-    ...(shape.sharing ? sharingValues(shape.sharing) : []),
-  ]
-}
-
-/** The tokenizer's keys, its lists made as long as the vocabulary with tokens that no text becomes. */
-function tokenizerValues(path: string, nVocab: number): [string, GgufValue][] {
-  using source = openGguf(path)
-  const tokens = source.metadata('tokenizer.ggml.tokens')
-  if (!Array.isArray(tokens)) throw new KvasirError('tokenizer_invalid', { path, reason: 'it has no list of tokens' })
-  if (nVocab < tokens.length)
-    throw new KvasirError('usage', { reason: `vocab must be at least ${tokens.length}, the size of the tokenizer` })
-  const unused = Array.from({ length: nVocab - tokens.length }, (_, i) => `<|unused_${tokens.length + i}|>`)
-  const padding: Record<string, readonly (string | number)[]> = {
-    'tokenizer.ggml.tokens': unused,
-    'tokenizer.ggml.token_type': unused.map(() => TOKEN_TYPE_UNUSED),
-    'tokenizer.ggml.scores': unused.map(() => 0),
-  }
-  const keys = source.metadataKeys().filter((key) => key.startsWith('tokenizer.'))
-  return keys.map((key): [string, GgufValue] => {
-    const { kind, value } = source.value(key)!
-    const more = padding[key]
-    return [key, more && Array.isArray(value) ? { kind, value: [...value, ...more] } : { kind, value }]
-  })
 }

@@ -11,7 +11,7 @@ import { formatBytes } from '../core/sizes.ts'
 import type { Backend } from '../ggml/backend.ts'
 import type { Pointer } from '../ggml/bindings.ts'
 import { ggml } from '../ggml/library.ts'
-import { mapFile, preferHugePages } from '../ggml/memory.ts'
+import { CAN_MAP_FILES, mapFile, preferHugePages } from '../ggml/memory.ts'
 import { nBytes, type Shape, shapeOf, stridesOf, type Tensor } from '../ggml/tensor.ts'
 import { BF16, F16, F32, rowBytes, typeInfo, typeName } from '../ggml/types.ts'
 import { canConvert, convertRows } from './convert.ts'
@@ -29,6 +29,8 @@ interface Request {
   /** Null for a constant computed by us. */
   readonly info: TensorInfo | null
   readonly constant: Float32Array | null
+  /** Added to every element. */
+  readonly plus: number
   readonly bufferType: Pointer
 }
 
@@ -71,23 +73,33 @@ export class Uploader {
     return this.#request(info, type, this.#layoutFor(type, info.ne))
   }
 
-  /** A table `[width, n]` whose rows are looked up. */
-  rows(name: string, width: number, n: number): Tensor {
-    const info = this.#find(name, shapeOf(width, n))
-    return this.#request(info, this.#matrixType(info), this.#backend.bufferType)
+  /** A table `[width, n]` whose rows are looked up; the file has `unused` rows before them. */
+  rows(name: string, width: number, n: number, unused = 0): Tensor {
+    const info = this.#find(name, shapeOf(width, n + unused))
+    const bytes = rowBytes(info.type, width)
+    const used = { ...info, ne: shapeOf(width, n), offset: info.offset + unused * bytes, nBytes: n * bytes }
+    return this.#request(unused === 0 ? info : used, this.#matrixType(info), this.#backend.bufferType)
   }
 
-  /** A vector `[n]`, always f32. */
-  vector(name: string, n: number): Tensor {
+  /** A vector `[n]`, always f32, with `plus` added to every element of the file's. */
+  vector(name: string, n: number, plus = 0): Tensor {
     const info = this.#find(name, shapeOf(n))
     if (!FLOATS.includes(info.type)) throw this.#invalid(`tensor '${name}' is ${typeName(info.type)}, not a float type`)
-    return this.#request(info, F32, this.#backend.bufferType)
+    return this.#request(info, F32, this.#backend.bufferType, plus)
   }
 
   constant(values: Float32Array): Tensor {
     const tensor = this.#describe(F32, shapeOf(values.length))
-    this.#requests.push({ tensor, info: null, constant: values, bufferType: this.#backend.bufferType })
+    this.#requests.push({ tensor, info: null, constant: values, plus: 0, bufferType: this.#backend.bufferType })
     return tensor
+  }
+
+  /** Bytes that {@link place} takes, told without reading anything: those of mapped tensors, and of buffers for all others. */
+  get bytes(): number {
+    const mapped = this.#requests.filter((request) => CAN_MAP_FILES && this.#isInPlace(request))
+    const copied = this.#requests.filter((request) => !mapped.includes(request))
+    const buffers = [...byBufferType(copied)].flatMap(([type, tensors]) => sizesIn(type, tensors))
+    return [...mapped.map(({ info }) => info!.nBytes), ...buffers].reduce((sum, bytes) => sum + bytes, 0)
   }
 
   /** Reads, maps or converts everything that was asked for. */
@@ -95,15 +107,11 @@ export class Uploader {
     const weights = new Weights(this.#context, this.#source)
     try {
       const total = this.#requests.reduce((sum, { tensor }) => sum + nBytes(tensor), 0)
-      const copied = this.#requests.filter((request) => !this.#mapped(request, weights))
+      const copied = this.#requests.filter((request) => !(this.#isInPlace(request) && weights.map(request.tensor, request.info!)))
       let done = total - copied.reduce((sum, { tensor }) => sum + nBytes(tensor), 0)
-      for (const bufferType of new Set(copied.map((request) => request.bufferType))) {
-        const group = copied.filter((request) => request.bufferType === bufferType)
-        weights.allocate(
-          bufferType,
-          group.map(({ tensor }) => tensor),
-        )
-        for (const request of group) {
+      for (const [bufferType, tensors] of byBufferType(copied)) {
+        weights.allocate(bufferType, tensors)
+        for (const request of copied.filter((each) => each.bufferType === bufferType)) {
           signal?.throwIfAborted()
           await weights.copy(request.tensor, await this.#data(request, weights))
           done += nBytes(request.tensor)
@@ -152,7 +160,7 @@ export class Uploader {
     return found ?? this.#backend.bufferType
   }
 
-  #request(info: TensorInfo, type: number, bufferType: Pointer): Tensor {
+  #request(info: TensorInfo, type: number, bufferType: Pointer, plus = 0): Tensor {
     // A tied output shares the embedding's tensor unless it lies in a layout of its own.
     const same = this.#requests.find((r) => r.info === info && r.bufferType === bufferType && r.tensor.type === type)
     if (same) return same.tensor
@@ -160,7 +168,7 @@ export class Uploader {
     const isPacked = bufferType !== this.#backend.bufferType && !FLOATS.includes(type)
     const tensor: Tensor = { ...this.#describe(type, info.ne), ...(isPacked && { isPacked }) }
     ggml().ggml_set_name(tensor.ptr, info.name.slice(0, 63))
-    this.#requests.push({ tensor, info, constant: null, bufferType })
+    this.#requests.push({ tensor, info, constant: null, plus, bufferType })
     return tensor
   }
 
@@ -168,16 +176,21 @@ export class Uploader {
     return { ptr: ggml().ggml_new_tensor_4d(this.#context, type, ...ne), type, ne, nb: stridesOf(type, ne) }
   }
 
-  #mapped({ tensor, info, bufferType }: Request, weights: Weights): boolean {
-    const inPlace = info !== null && info.type === tensor.type && bufferType === this.#backend.bufferType
+  /** Whether it can be read where it lies in its file. */
+  #isInPlace({ tensor, info, plus, bufferType }: Request): boolean {
+    if (info === null || plus !== 0 || info.type !== tensor.type || bufferType !== this.#backend.bufferType) return false
     // safetensors align to 8 bytes only; kernels read unaligned, but not across elements.
-    if (!inPlace || info.offset % 4 !== 0) return false
-    return weights.map(tensor, info)
+    return info.offset % 4 === 0
   }
 
-  async #data({ tensor, info, constant }: Request, weights: Weights): Promise<NodeJS.ArrayBufferView> {
+  async #data(request: Request, weights: Weights): Promise<NodeJS.ArrayBufferView> {
+    const { info, constant, plus } = request
     if (info === null) return constant!
-    const bytes = weights.read(info)
+    const bytes = await this.#converted(request, info, weights.read(info))
+    return plus === 0 ? bytes : new Float32Array(bytes.slice().buffer).map((x) => x + plus)
+  }
+
+  async #converted({ tensor }: Request, info: TensorInfo, bytes: Uint8Array): Promise<Uint8Array> {
     if (info.type === tensor.type) return bytes
     const rowLength = info.ne[0]
     const [from, to] = [rowBytes(info.type, rowLength), rowBytes(tensor.type, rowLength)]
@@ -222,10 +235,7 @@ export class Weights implements Disposable {
   /** One buffer of `bufferType` for all of `tensors`. */
   allocate(bufferType: Pointer, tensors: readonly Tensor[]): void {
     const api = ggml()
-    const alignment = api.ggml_backend_buft_get_alignment(bufferType)
-    const sizes = tensors.map(
-      ({ ptr }) => Math.ceil(api.ggml_backend_buft_get_alloc_size(bufferType, ptr) / alignment) * alignment,
-    )
+    const sizes = sizesIn(bufferType, tensors)
     const bytes = sizes.reduce((sum, size) => sum + size, 0)
     const buffer = api.ggml_backend_buft_alloc_buffer(bufferType, bytes)
     if (buffer === null) throw new KvasirError('out_of_memory', { bytes, what: `weights (${formatBytes(bytes)})` })
@@ -283,6 +293,20 @@ export class Weights implements Disposable {
     }
     ggml().ggml_free(this.#context)
   }
+}
+
+/** Tensors that go into one buffer each. */
+function byBufferType(requests: readonly Request[]): Map<Pointer, readonly Tensor[]> {
+  const groups = new Map<Pointer, Tensor[]>()
+  for (const { bufferType, tensor } of requests) groups.set(bufferType, [...(groups.get(bufferType) ?? []), tensor])
+  return groups
+}
+
+/** What each of `tensors` takes of a buffer of this type. */
+function sizesIn(bufferType: Pointer, tensors: readonly Tensor[]): number[] {
+  const api = ggml()
+  const alignment = api.ggml_backend_buft_get_alignment(bufferType)
+  return tensors.map(({ ptr }) => Math.ceil(api.ggml_backend_buft_get_alloc_size(bufferType, ptr) / alignment) * alignment)
 }
 
 /** Whether weights of this type and shape can lie in `layout` and be multiplied there. */

@@ -33,7 +33,8 @@ describe('drop', () => {
     expect(cache.layers.map(({ stores }) => Object.keys(stores).join())).toEqual(['', 'k,v', 'k,v', '', 'k,v'])
     cache.append(1024)
     expect(cache.bytesHeld).toBe(3 * 2 * 1024 * 2 * 64 * 2)
-    expect(stack.attention.keysRead(cache, 1)).toBe(3 * 2 * 1025)
+    const { attention } = stack
+    expect(attention.cost(cache, attention.facts(cache, 1)).read).toBe(3 * 2 * 1025)
     cache.truncate(10)
     expect(cache.nTokens).toBe(10)
   })

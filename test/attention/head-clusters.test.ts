@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { clusterHeads, CLUSTERINGS, gramOf, kMeans } from '../../src/attention/head-clusters.ts'
+import { clusterHeads, CLUSTERINGS, gramOf, kMeans } from '../../src/attention/share/chai/head-clusters.ts'
 import { normals } from '../support/random.ts'
 
 const N = 9

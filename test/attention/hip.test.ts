@@ -1,12 +1,17 @@
 import fc from 'fast-check'
-import { afterAll, describe, expect, it, vi } from 'vitest'
-import { nRounds, searchTree, slotStart, type Tree } from '../../src/attention/hip-search.ts'
+import { describe, expect, it, vi } from 'vitest'
+import { z } from 'zod'
+import type { Attention } from '../../src/attention/attention.ts'
+import { keepAll } from '../../src/attention/keep/all.ts'
+import type { KeepMethod } from '../../src/attention/method.ts'
+import { METHODS } from '../../src/attention/registry.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
-import { Backend } from '../../src/ggml/backend.ts'
-import { Graph, Scratch } from '../../src/ggml/graph.ts'
-import { F16, F32, I32 } from '../../src/ggml/types.ts'
-import { SequenceCache } from '../../src/kv/cache.ts'
+import { layerShapes } from '../../src/core/shape.ts'
+import { Graph } from '../../src/ggml/graph.ts'
+import { F16, F32 } from '../../src/ggml/types.ts'
+import { KvCache } from '../../src/kv/cache.ts'
 import { TestLayer } from '../support/attention-layer.ts'
+import { TestStack } from '../support/attention-stack.ts'
 import { N_EMBD, type TestShape } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
@@ -18,6 +23,16 @@ const SHAPES = [
   { nHead: 8, nHeadKv: 2, headDim: 64 },
   { nHead: 3, nHeadKv: 1, headDim: 80 },
 ]
+/** Layers of other kinds: with sinks, a softcap, and values of another width; and where no query sees its own key. */
+const OTHERS: readonly TestShape[] = [
+  { nHead: 6, nHeadKv: 2, headDim: 64, sinks: true, differs: () => ({ dV: 96, softcap: 2, scale: 0.3 }) },
+  { nHead: 6, nHeadKv: 3, headDim: 32, differs: () => ({ visible: 'strict' }) },
+]
+/** Layers of both kinds. */
+const MIXED: TestShape = {
+  ...{ nHead: 4, nHeadKv: 2, headDim: 32 },
+  differs: (il) => ({ visible: il % 2 === 0 ? { window: 90 } : 'causal' }),
+}
 const T = 403
 const x = normals(N_EMBD * T, 31)
 
@@ -135,16 +150,23 @@ function hipOracle(
     const blocks = known.get(id) ?? search(o, votes.map(round), keys.map(round), nSrc)
     known.set(id, blocks)
     const positions = blocks.flatMap((block) => Array.from({ length: o.block_k }, (_, j) => block * o.block_k + j))
-    for (let position = nSrc * o.block_k; position <= t; position++) positions.push(position)
+    for (let position = nSrc * o.block_k; position < oracle.sees(t)[1]; position++) positions.push(position)
     const p = oracle.probabilities(
       q[t]![h]!,
       positions.map((position) => keys[position]!),
+      h,
     )
     return oracle.weigh(
       p,
       positions.map((position) => v[position]![kv]!),
     )
   })
+}
+
+/** A keep method that wants to know every probability. */
+const listen: KeepMethod = {
+  ...{ name: 'listen', axis: 'keep', summary: 'For tests.', source: 'nowhere', cost: 'nothing', options: z.object({}) },
+  bind: (_, shape) => ({ ...keepAll(shape), wantsProbs: true }),
 }
 
 const spec = (o: object) => ({ method: 'hip', ...o })
@@ -235,7 +257,7 @@ describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: TestS
     using fresh = layer.newCache(512)
     await layer.attend([{ cache, x: take(0, 296) }])
     for (let t = 296; t < 302; t++) await layer.attend([{ cache, x: take(t + 50, t + 51) }])
-    cache.truncate(292)
+    expect(layer.attention.truncate(cache, 292)).toBe(true)
     await layer.attend([{ cache, x: take(292, 299) }])
     const [again] = await layer.attend([{ cache, x: take(299, 300) }])
     for (const [from, to] of [
@@ -275,76 +297,64 @@ describe.each(SHAPES)('hip, $nHead heads on $nHeadKv of $headDim', (shape: TestS
   })
 })
 
-describe('the tree search', () => {
-  const backend = new Backend(1)
-  const scratch = new Scratch(backend.bufferType)
-  afterAll(() => {
-    scratch[Symbol.dispose]()
-    backend[Symbol.dispose]()
+describe.each(OTHERS)('hip in a layer of another kind, $nHead heads on $nHeadKv of $headDim', (shape) => {
+  const cuts = [0, 200, N_PROMPT]
+
+  it.each(VARIANTS.slice(0, 2))('is what it says: %s', async (_, changed) => {
+    const o = { ...PAPER, ...changed }
+    using layer = new TestLayer(spec(o), shape, F32)
+    const expected = hipOracle(layer.oracle(x), o, N_PROMPT, cuts)
+    expect(relativeError(await run(layer, cuts, N_PROMPT), expected)).toBeLessThan(TOLERANCE.f32)
   })
 
-  /** The blocks chosen of `nBlocks` for keys f32[1, nBlocks] and a single voter of 1: scores are the keys. */
-  async function choose(tree: Tree, nBlocks: number, keys: Float32Array): Promise<number[]> {
-    using g = new Graph(2048)
-    const slots = (value: (i: number) => number) =>
-      g.input(F32, [tree.nSlots, 1], (data) => data.forEach((_, i) => (data[i] = value(i))))
-    const start = (i: number) => slotStart(i, nBlocks, tree.nSlots)
-    const all = g.input(F32, [1, nBlocks], (data) => data.set(keys.subarray(0, nBlocks)))
-    const chosen = g.output(
-      searchTree(g, tree, {
-        q: g.input(F32, [1, 1, 1, 1], (data) => data.fill(1)),
-        starts: slots(start),
-        lengths: slots((i) => start(i + 1) - start(i)),
-        nRounds: nRounds(nBlocks, tree.nSlots),
-        keysOf: (blocks) => g.reshape(g.getRows(all, g.cast(blocks, I32)), 1, blocks.ne[0], 1, 1),
-      }),
-    )
-    g.plan(scratch)
-    g.fillInputs()
-    await backend.compute(g, true)
-    return [...g.read(chosen, new Float32Array(tree.nSlots))].slice(0, nBlocks)
-  }
+  it('tells its probabilities', async () => {
+    const o = { ...PAPER, heads: 'kv' }
+    using layer = new TestLayer([{ method: 'listen' }, spec(o)], shape, F32, [listen, ...METHODS])
+    const expected = hipOracle(layer.oracle(x), o, 1, [0, 1])
+    expect(relativeError(await run(layer, [0, 1], 1), expected)).toBeLessThan(TOLERANCE.f32)
+  })
+})
 
-  const trees = fc.record({
-    nSlots: fc.integer({ min: 1, max: 40 }),
-    representative: fc.constantFrom('center' as const, 'first' as const, 'last' as const),
-    nSinkBlocks: fc.integer({ min: 0, max: 5 }),
-    nSampled: fc.constant(1),
+it('reads layers with a window as they are', async () => {
+  using stack = new TestStack(spec({ ...PAPER, k: T - 20, window: 20 }), MIXED, F32)
+  const few = x.subarray(0, 330 * N_EMBD)
+  const outputs = await run(stack, [0, 200, N_PROMPT], N_PROMPT, 330)
+  expect(relativeError(outputs, stack.oracle(few).dense())).toBeLessThan(TOLERANCE.f32)
+  const stores = stack.attention.layout({ k: F16, v: F16 }).layers.map((layer) => Object.keys(layer).join())
+  expect(stores).toEqual(['k,v', 'k,v,selected', 'k,v', 'k,v,selected', 'k,v'])
+})
+
+describe('options', () => {
+  const ANY = { arch: 'test', nLayer: 1, nEmbd: 1, nHead: 1, nHeadKv: 1, headDim: 2, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+  const attentionOf = (setting: string) => attentionFor(setting, { ...ANY, layers: layerShapes(ANY) })
+
+  it.each([
+    ['preset=paper', 512 / 2],
+    ['preset=contiguous', 1024 / 32],
+    ['preset=contiguous,k=512', 512 / 32],
+    ['preset=contiguous,k=512,block_k=2,stride_k=1', 512 / 2],
+    ['k=1024', 1024 / 2],
+    ['k=512', 512 / 2],
+  ])('that are written count as written, others are as the preset has them: %s', (written, nChosen) => {
+    const attention = attentionOf(`hip:dense_layers=0,${written}`)
+    for (const one of [attention, attentionOf(attention.spec)]) {
+      expect(one.layout({ k: F16, v: F16 }).layers[0]!['selected']!.width).toBe(nChosen)
+    }
   })
 
-  it('gives blocks in order, each once, none outside, with the sinks among them', async () => {
-    await fc.assert(
-      fc.asyncProperty(trees, fc.integer({ min: 1, max: 3000 }), fc.integer(), async (any, nBlocks, seed) => {
-        const tree = { ...any, nSinkBlocks: Math.min(any.nSinkBlocks, any.nSlots) }
-        const blocks = await choose(tree, nBlocks, normals(nBlocks, seed))
-        expect(blocks).toHaveLength(Math.min(tree.nSlots, nBlocks))
-        for (const [i, block] of blocks.entries()) {
-          expect(Number.isInteger(block) && block > (blocks[i - 1] ?? -1) && block < nBlocks, `${block} at ${i}`).toBe(true)
-        }
-        for (let sink = 0; sink < Math.min(tree.nSinkBlocks, blocks.length); sink++) expect(blocks[sink]).toBe(sink)
-      }),
-      { numRuns: 60, seed: 1 },
-    )
-  })
-
-  it('finds the best blocks where scores only rise or fall', async () => {
-    await fc.assert(
-      fc.asyncProperty(trees, fc.integer({ min: 1, max: 3000 }), fc.boolean(), async (tree, nBlocks, rises) => {
-        const n = Math.min(tree.nSlots, nBlocks)
-        const blocks = await choose(
-          { ...tree, nSinkBlocks: 0 },
-          nBlocks,
-          Float32Array.from({ length: nBlocks }, (_, i) => (rises ? i : -i)),
-        )
-        expect(blocks).toEqual(Array.from({ length: n }, (_, i) => (rises ? nBlocks - n + i : i)))
-      }),
-      { numRuns: 60, seed: 2 },
-    )
+  it.each([
+    ['hip:sink=600', /sink 600 must not be more than k 512/],
+    ['hip:preset=contiguous,block_k=2', /stride_k 8 leaves no key of a block of 2/],
+    ['hip:stride_q=65', /stride_q 65 leaves no query of a block of 64/],
+  ])('that do not go together are refused: %s', (setting, message) => {
+    expect(() => attentionOf(setting)).toThrow(message)
   })
 })
 
 describe('the keys it reads', () => {
-  const SHAPE = { arch: 'test', nLayer: 4, nEmbd: 1, nHead: 32, nHeadKv: 8, headDim: 16, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+  const ANY = { arch: 'test', nLayer: 4, nEmbd: 1, nHead: 32, nHeadKv: 8, headDim: 16, nFf: 1, nVocab: 1, nCtxTrain: 1 }
+  const SHAPE = { ...ANY, layers: layerShapes(ANY) }
+  const keysRead = (attention: Attention, cache: KvCache) => attention.cost(cache, attention.facts(cache, 1)).read
 
   it.each([
     ['query', 'center', 4 * (512 + 257 + 512 * 8)],
@@ -352,10 +362,10 @@ describe('the keys it reads', () => {
     ['kv', 'last', 512 + 257 + (512 * 9) / 2],
   ])('are those of the formula at 128k: heads=%s, %s', (heads, representative, perKvHead) => {
     const attention = attentionFor(spec({ heads, representative, dense_layers: 1 }), SHAPE)
-    using cache = new SequenceCache(attention.layout(SHAPE, { k: F16, v: F16 }), 131072 + 64)
+    using cache = new KvCache(attention.layout({ k: F16, v: F16 }), 131072 + 64)
     cache.append(131072) // The next token is one to search for. Its window is cut to whole blocks of 2: 257 keys.
     const dense = 131073
-    expect(attention.keysRead(cache, 1)).toBe(8 * (dense + 3 * perKvHead))
+    expect(keysRead(attention, cache)).toBe(8 * (dense + 3 * perKvHead))
   })
 
   it('are those it gathers', async () => {
@@ -367,7 +377,8 @@ describe('the keys it reads', () => {
       const gathered = vi.spyOn(Graph.prototype, 'getRowsAsStored')
       for (let t = N_PROMPT; t < N_PROMPT + 12; t++) {
         gathered.mockClear()
-        const counted = layer.attention.keysRead(cache, 1)
+        layer.forgetPlan()
+        const counted = keysRead(layer.attention, cache)
         await layer.attend([{ cache, x: x.subarray(t * N_EMBD, (t + 1) * N_EMBD) }])
         const elements = gathered.mock.calls
           .filter(([from]) => from.type === F16)

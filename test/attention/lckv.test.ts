@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { lckv } from '../../src/attention/lckv.ts'
-import { keepStreaming, streaming } from '../../src/attention/streaming.ts'
+import { lckv } from '../../src/attention/share/lckv.ts'
+import { keepStreaming, streaming } from '../../src/attention/keep/streaming.ts'
 import { type LayerSharing, parseLayerTypes } from '../../src/core/layer-types.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { TILE } from '../../src/kv/layout.ts'
@@ -199,11 +199,12 @@ describe('lckv', () => {
     for (const each of [cache, whole]) each.append(1024)
     expect(cache.owned.map(([il]) => il)).toEqual([0, 3, 4])
     expect(cache.bytesHeld).toBe((3 / 5) * whole.bytesHeld)
-    expect(stack.attention.keysRead(cache, 1)).toBe(dense.attention.keysRead(whole, 1))
+    const keysRead = (n: number) => stack.attention.cost(cache, stack.attention.facts(cache, n)).read
     // Layers 1 and 2 read a prompt in nine passes, or as many as it has tokens.
     const perLayer = (n: number) => 2 * (n * 1024 + (n * (n + 1)) / 2)
-    expect(stack.attention.keysRead(cache, 20)).toBe(perLayer(20) * (1 + 9 + 9 + 1 + 1))
-    expect(stack.attention.keysRead(cache, 2)).toBe(perLayer(2) * (1 + 2 + 2 + 1 + 1))
+    expect(keysRead(1)).toBe(perLayer(1) * 5)
+    expect(keysRead(20)).toBe(perLayer(20) * (1 + 9 + 9 + 1 + 1))
+    expect(keysRead(2)).toBe(perLayer(2) * (1 + 2 + 2 + 1 + 1))
     cache.truncate(7)
     expect(cache.nTokens).toBe(7)
   })
@@ -240,13 +241,23 @@ describe('lckv', () => {
     for (const { cache } of together) cache[Symbol.dispose]()
   })
 
-  it('is part of every setting of its models', () => {
-    const of = (setting: string) => new TestStack(setting, shape('0_3x3_4'), F32).attention.spec
-    expect(of('dense')).toBe('lckv')
-    expect(of('streaming:window=64')).toBe('lckv+streaming:window=64')
-    expect(of('lckv:iterations=3+hip')).toBe('lckv:iterations=3+hip')
-    expect(() => of('sa')).toThrow('lckv and sa answer the same question')
-    expect(() => of('h2o')).toThrow('lckv uses rows of one layer in another, and h2o keeps other rows in each')
+  it('is how its models attend in every setting, as many times as they were trained with', async () => {
+    const of = (setting: string) => new TestStack(setting, shape('0_3x3_4'), F32).attention
+    expect(of('dense').spec).toBe('dense')
+    expect(of('lckv:iterations=3+hip').spec).toBe('lckv:iterations=3+hip')
+    expect([of('dense').nPasses(20), of('lckv').nPasses(20), of('lckv:iterations=3').nPasses(20), of('lckv').nPasses(4)]).toEqual(
+      [9, 9, 3, 4],
+    )
+    using dense = new TestStack('dense', shape('0_3x3_4'), F32)
+    using stack = new TestStack('lckv', shape('0_3x3_4'), F32)
+    const size = (at: number) => (at === 0 ? 30 : 1)
+    expect(await outputs(stack, size)).toEqual(await outputs(dense, size))
+  })
+
+  it('is refused where nothing is shared, and beside what shares otherwise', () => {
+    const of = (setting: string) => new TestStack(setting, shape('0_3x3_4'), F32).attention
+    expect(() => of('lckv+sa')).toThrow('lckv and sa answer the same question')
+    expect(() => of('lckv+h2o')).toThrow('lckv uses rows of one layer in another, and h2o keeps other rows in each')
     expect(() => new TestStack('lckv', ORDINARY, F32)).toThrow(
       'lckv cannot serve this model: each of its layers has keys and values of its own',
     )
@@ -327,7 +338,7 @@ describe('lckv together with', () => {
           await stack.attend([{ cache, x: x.subarray(0, 38 * N_EMBD) }])
           await stack.attend([{ cache, x: token(38) }])
           for (const [, { k, v, stores, rows }] of cache.owned) {
-            for (const store of [k, v, stores['columns']]) scribble(store, rows[0]!.nextRow(0), garbage)
+            for (const store of [k, v, stores['kT']]) scribble(store, rows[0]!.nextRow(0), garbage)
           }
           results.push((await stack.attend([{ cache, x: token(39) }]))[0]!)
         }
@@ -344,11 +355,12 @@ describe('lckv together with', () => {
     const { v, stores } = cache.layers[1]!
     expect(stores['mean']).toBe(cache.layers[3]!.stores['mean'])
     const mean = stores['mean']!.data() as Float32Array
+    const { at } = cache.memo.read as { at: number }
     for (let head = 0; head < 2; head++) {
       for (let c = 0; c < 32; c++) {
         let sum = 0
         for (let t = 0; t < T; t++) sum += (v.data() as Float32Array)[(head * v.capacity + t) * 32 + c]!
-        expect(mean[head * 32 + c]).toBeCloseTo(sum / T, 5)
+        expect(mean[(2 * head + at) * 32 + c]).toBeCloseTo(sum / T, 5)
       }
     }
   })

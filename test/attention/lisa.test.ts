@@ -1,19 +1,19 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { sa } from '../../src/attention/share/sa.ts'
 import {
-  lisaAdapter,
   lisaMetadata,
   lisaName,
   lisaShapes,
   type LisaSizes,
   type LisaTensor,
   lisaTensors,
-} from '../../src/attention/lisa-adapter.ts'
-import { lisa } from '../../src/attention/lisa.ts'
-import { sa } from '../../src/attention/sa.ts'
+} from '../../src/attention/share/lisa/adapter-file.ts'
+import { lisaAdapter } from '../../src/attention/share/lisa/adapter.ts'
+import { lisa } from '../../src/attention/share/lisa/lisa.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
-import { streaming } from '../../src/attention/streaming.ts'
-import type { ModelShape } from '../../src/core/shape.ts'
+import { streaming } from '../../src/attention/keep/streaming.ts'
+import { layerShapes, type ModelShape } from '../../src/core/shape.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
 import { GgufWriter } from '../../src/weights/gguf-writer.ts'
 import { N_LAYER, type StackOracle, TestStack } from '../support/attention-stack.ts'
@@ -40,10 +40,10 @@ interface Adapter extends LisaSizes {
   readonly of: (il: number) => Values
 }
 
-const modelShape = (shape: TestShape): ModelShape => ({
-  ...{ arch: 'test', nLayer: N_LAYER, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096 },
-  ...shape,
-})
+const modelShape = ({ differs, ...shape }: TestShape): ModelShape => {
+  const model = { arch: 'test', nLayer: N_LAYER, nEmbd: N_EMBD, nFf: 1, nVocab: 1, nCtxTrain: 4096, ...shape }
+  return { ...model, layers: layerShapes(model, differs) }
+}
 
 async function write(path: string, shape: TestShape, adapter: Adapter): Promise<string> {
   const shapes = lisaShapes(modelShape(shape), adapter)
@@ -253,7 +253,7 @@ describe.each(SHAPES)('lisa, $nHead heads on $nHeadKv of $headDim', (shape) => {
   it('keeps r of the d elements of every key in the layers it replaces', async () => {
     const path = await write(folder.file('some.gguf'), shape, some(shape, [2, 3], { rank: 4, hidden: 2 }))
     using stack = new TestStack({ method: 'lisa', adapter: path }, shape, F16)
-    const { layers } = stack.attention.layout(stack.modelShape, { k: F16, v: F16 })
+    const { layers } = stack.attention.layout({ k: F16, v: F16 })
     expect(layers.map(({ k }) => k!.width)).toEqual([shape.headDim, shape.headDim, 4, 4, shape.headDim])
     expect(layers.map(({ v }) => v!.width)).toEqual(Array(5).fill(shape.headDim))
   })
@@ -271,8 +271,6 @@ describe('conformance', async () => {
   const { needs: _, ...rest } = lisa
   const known: typeof lisa = {
     ...rest,
-    exactFor: () => ({ adapter: 'whole' }),
-    tightFor: () => ({ adapter: 'some' }),
     refuses: ({ ...shape }, { adapter }) => lisa.refuses!(shape, { adapter: pathOf(adapter!, shape) }),
     bind: ({ adapter }, shape) => lisa.bind({ adapter: pathOf(adapter!, shape) }, shape),
   }
@@ -306,15 +304,38 @@ describe('what is no adapter of the model is refused', () => {
   it('a model, another base, other shapes, other layers', async () => {
     const path = await write(folder.file('refused.gguf'), shape, some(shape, [2], { rank: 4, hidden: 2 }))
     expect(refusal(path)).toBe('nothing')
-    expect(refusal(path, { ...modelShape(shape), base: { path: 'm.gguf', fingerprint: 'another base' } })).toMatch(
+    const base = (fingerprint: string) => ({ path: 'm.gguf', fingerprint, resources: {}, takesPaths: true })
+    expect(refusal(path, { ...modelShape(shape), base: base('another base') })).toMatch(
       /was made for another model than 'm.gguf'/,
     )
-    expect(refusal(path, { ...modelShape(shape), base: { path: 'm.gguf', fingerprint: 'a base' } })).toBe('nothing')
+    expect(refusal(path, { ...modelShape(shape), base: base('a base') })).toBe('nothing')
     expect(refusal(path, modelShape({ ...shape, nHead: 8 }))).toMatch(
       /has 'blk.2.lisa_q.weight' as \[48, 16, 1, 1\], not \[48, 32\]/,
     )
     expect(refusal(path, { ...modelShape(shape), nLayer: 2 })).toMatch(/has no list of layers from 1 to 1/)
     expect(refusal(path, { ...modelShape(shape), headDim: 2 })).toMatch(/has no usable lisa.rank/)
+  })
+
+  it('paths, on a server whose requests have names for files', async () => {
+    const path = await write(folder.file('named.gguf'), shape, some(shape, [2], { rank: 4, hidden: 2 }))
+    const of = (resources: Record<string, string>): ModelShape => ({
+      ...modelShape(shape),
+      base: { path: 'm.gguf', fingerprint: 'a base', resources, takesPaths: false },
+    })
+    expect(refusal('demo', of({ demo: path }))).toBe('nothing')
+    const known = "it knows 'demo' (start the server with --adapter NAME=PATH)"
+    for (const name of [path, '/nowhere', 'constructor', '__proto__']) {
+      expect(refusal(name, of({ demo: path }))).toContain(`this server knows no file '${name.slice(0, 60)}': ${known}`)
+    }
+    expect(refusal(path, of({}))).toContain('it knows none')
+  })
+
+  it.each([
+    ['windows', { visible: { window: 9 } }, 'layer 3 does not see all tokens'],
+    ['capped scores', { softcap: 50 }, 'its scores are capped (layer 3: 50)'],
+    ['heads of another number', { nHeadKv: 2 }, 'layer 3 has 4 heads on 2, and layer 0 has 4 heads on 4'],
+  ] as const)('of layers with %s', (_, differs, reason) => {
+    expect(refusal('any', modelShape({ ...shape, differs: (il) => (il === 3 ? differs : {}) }))).toContain(reason)
   })
 
   it('numbers that are none, missing tensors, files cut short', async () => {

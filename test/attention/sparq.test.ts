@@ -3,10 +3,11 @@ import { ggml } from '../../src/ggml/library.ts'
 import { Ops } from '../../src/ggml/ops.ts'
 import { nElements, type Tensor } from '../../src/ggml/tensor.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import type { SequenceCache } from '../../src/kv/cache.ts'
+import type { KvCache } from '../../src/kv/cache.ts'
 import { roundUp, TILE } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
-import { N_EMBD } from '../support/layer-shape.ts'
+import { TestStack } from '../support/attention-stack.ts'
+import { N_EMBD, type TestShape } from '../support/layer-shape.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
 import { dot, type Oracle } from '../support/oracle.ts'
 import { normals } from '../support/random.ts'
@@ -17,6 +18,16 @@ const SHAPES = [
   { nHead: 3, nHeadKv: 1, headDim: 80 },
   { nHead: 2, nHeadKv: 2, headDim: 128 },
 ]
+/** Layers of other kinds: with sinks, a softcap, and values of another width; and where no query sees its own key. */
+const OTHERS: readonly TestShape[] = [
+  { nHead: 6, nHeadKv: 2, headDim: 64, sinks: true, differs: () => ({ dV: 96, softcap: 2, scale: 0.3 }) },
+  { nHead: 6, nHeadKv: 3, headDim: 32, differs: () => ({ visible: 'strict' }) },
+]
+/** Layers of both kinds. */
+const MIXED: TestShape = {
+  ...{ nHead: 4, nHeadKv: 2, headDim: 32 },
+  differs: (il) => ({ visible: il % 2 === 0 ? { window: 90 } : 'causal' }),
+}
 const PROMPT = 301
 const T = PROMPT + 16
 /** Queries and keys large enough for some scores to stand out. */
@@ -42,43 +53,61 @@ const largest = (list: ArrayLike<number>, n: number) =>
 interface Held {
   /** Of a KV head's query heads, turned. */
   readonly q: readonly Float64Array[]
-  /** Oldest first, the query's own last. */
+  /** Oldest first, the newest that the query sees last. */
   readonly keys: readonly Float64Array[]
   readonly values: readonly Float64Array[]
   /** ggml type in which products with stored keys take a query. */
   readonly type?: number
+  /** What the layer has that others have not; sinks are those of the query heads. */
+  readonly scale?: number
+  readonly softcap?: number | null
+  readonly sinks?: readonly number[]
 }
 
 /** methods.md §3.2, steps 2 to 7, for the query heads of one KV head: outputs, and what each key got of each. */
-function sparqOracle({ q, keys, values, type = F32 }: Held, { r, k, local, realloc }: Options) {
+function sparqOracle(held: Held, { r, k, local, realloc }: Options) {
+  const { q, keys, values, type = F32 } = held
   const [n, d] = [keys.length, q[0]!.length]
+  const { scale = 1 / Math.sqrt(d), softcap = null } = held
   const norm = (list: ArrayLike<number>) => sum(Array.from(list, Math.abs))
-  const mean = Float64Array.from({ length: d }, (_, i) => sum(values.map((v) => v[i]!)) / n)
+  const average = (list: readonly Float64Array[]) => list[0]!.map((_, i) => sum(list.map((v) => v[i]!)) / list.length)
+  const mean = average(values)
   const i1 = largest(
     Array.from({ length: d }, (_, i) => norm(q.map((head) => head[i]!))),
     r,
   )
   const pick = (list: Float64Array) => Float64Array.from(i1, (i) => list[i]!)
-  const softmax = (scores: number[]) => {
-    const most = Math.max(...scores)
-    const weights = scores.map((s) => Math.exp(s - most))
-    const total = sum(weights)
+  const softmax = (scores: number[], head: number) => {
+    const given = softcap === null ? scores : scores.map((s) => softcap * Math.tanh(s / softcap))
+    const sink = held.sinks?.[head] ?? -Infinity
+    const most = Math.max(...given, sink)
+    const weights = given.map((s) => Math.exp(s - most))
+    const total = sum(weights) + Math.exp(sink - most)
     return weights.map((w) => w / total)
   }
-  const guess = q.map((head) => {
-    const tau = Math.sqrt((d * norm(pick(head))) / norm(head))
+  const guess = q.map((head, j) => {
+    const temperature = scale * Math.sqrt(norm(head) / norm(pick(head)))
     const scaled = rounded(
-      pick(head).map((v) => v / tau),
+      pick(head).map((v) => v * temperature),
       type,
     )
-    return softmax(keys.map((key) => dot(scaled, pick(key))))
+    return softmax(
+      keys.map((key) => dot(scaled, pick(key))),
+      j,
+    )
   })
   const ranking = keys.map((_, i) => sum(guess.map((p) => p[i]!)) + (n - i <= Math.floor(k * local) ? 100 : 0))
   const i2 = largest(ranking, k)
   return q.map((head, j) => {
-    const s = softmax(i2.map((i) => dot(head, keys[i]!) / Math.sqrt(d)))
-    const y = Float64Array.from({ length: d }, (_, c) => sum(i2.map((i, at) => s[at]! * values[i]![c]!)))
-    const alpha = realloc ? sum(i2.map((i) => guess[j]![i]!)) : 1
+    const s = softmax(
+      i2.map((i) => dot(head, keys[i]!) * scale),
+      j,
+    )
+    const y = mean.map((_, c) => sum(i2.map((i, at) => s[at]! * values[i]![c]!)))
+    // Of keys and sink together, by the guess for keys not read, which are so many times as much as those that are.
+    const found = sum(i2.map((i) => guess[j]![i]!))
+    const others = (sum(guess[j]!) / found - 1) * sum(s)
+    const alpha = realloc ? 1 / (1 + others) : 1
     const got = new Float64Array(n)
     for (const [at, i] of i2.entries()) got[i] = alpha * s[at]!
     return { o: y.map((v, c) => alpha * v + (1 - alpha) * mean[c]!), got }
@@ -95,25 +124,29 @@ function rounded(list: Float64Array, type: number): Float64Array {
   return Float64Array.from(single)
 }
 
-/** The layer's outputs for tokens from `from` on, each on all keys before it. */
-function expectedOutputs(oracle: Oracle, from: number, options: Options, type: number): Float64Array {
-  const { headDim: d } = oracle.shape
+/** The layer's outputs for tokens from `from` on, each on all keys that it sees. */
+function expectedOutputs(layer: TestLayer, oracle: Oracle, from: number, options: Options, type: number): Float64Array {
+  const { dK: d, dV, scale, softcap } = layer.modelShape.layers[0]!
+  const { sinks } = layer.weights
   const keys = oracle.k.map((heads, t) => heads.map((key) => rounded(oracle.rotate(key, t), type)))
   const values = oracle.v.map((heads) => heads.map((value) => rounded(value, type)))
   const found = new Map<string, Float64Array>()
   return oracle
     .layer((t, h) => {
-      if (t < from) return new Float64Array(d)
+      if (t < from) return new Float64Array(dV)
       const kv = Math.floor(h / (oracle.shape.nHead / oracle.shape.nHeadKv))
+      const [, end] = oracle.sees(t)
       const tiles = roundUp(t + 1, TILE)
       const c = options.store === 'twice' ? options.r : d
-      const isAll = t < options.from || options.k + (tiles * c) / (2 * d) >= tiles
+      const isAll = t < options.from || options.k + (tiles * c) / (d + dV) >= tiles
       const used = isAll ? { ...options, r: d, k: t + 1 } : options
       const held = {
         q: oracle.group(kv).map((head) => oracle.rotate(oracle.q[t]![head]!, t)),
-        keys: keys.slice(0, t + 1).map((heads) => heads[kv]!),
-        values: values.slice(0, t + 1).map((heads) => heads[kv]!),
+        keys: keys.slice(0, end).map((heads) => heads[kv]!),
+        values: values.slice(0, end).map((heads) => heads[kv]!),
         type: options.store === 'once' ? type : F32,
+        ...{ scale, softcap },
+        ...(sinks && { sinks: oracle.group(kv).map((head) => sinks[head]!) }),
       }
       if (!found.has(`${t}:${h}`)) {
         for (const [i, { o }] of sparqOracle(held, used).entries()) found.set(`${t}:${oracle.group(kv)[i]}`, o)
@@ -123,15 +156,15 @@ function expectedOutputs(oracle: Oracle, from: number, options: Options, type: n
     .slice(from * N_EMBD)
 }
 
-async function readPrompt(layer: TestLayer, cache: SequenceCache, n = PROMPT, size = 512): Promise<void> {
+async function readPrompt(layer: TestLayer, cache: KvCache, n = PROMPT, size = 512): Promise<void> {
   for (let at = 0; at < n;) {
-    const end = Math.min(n, at + size, at + layer.attention.mostTokens(cache))
+    const end = Math.min(n, at + size, at + layer.attention.maxChunk(cache))
     await layer.attend([{ cache, x: tokens(at, end) }], end === n)
     at = end
   }
 }
 
-async function decode(layer: TestLayer, cache: SequenceCache, from: number, to: number): Promise<number[]> {
+async function decode(layer: TestLayer, cache: KvCache, from: number, to: number): Promise<number[]> {
   const outputs: number[] = []
   for (let at = from; at < to; at++) outputs.push(...(await layer.attend([{ cache, x: tokens(at, at + 1) }]))[0]!)
   return outputs
@@ -139,7 +172,7 @@ async function decode(layer: TestLayer, cache: SequenceCache, from: number, to: 
 
 const settingOf = (options: Options) => ({ method: 'sparq', ...options })
 
-describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => {
+describe.each([...SHAPES, ...OTHERS])('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => {
   let oracle: Oracle | undefined
   const oracleOf = (layer: TestLayer) => (oracle ??= layer.oracle(x))
 
@@ -160,7 +193,7 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     using layer = new TestLayer(settingOf(options), shape, type)
     using cache = layer.newCache(1024)
     await readPrompt(layer, cache)
-    const expected = expectedOutputs(oracleOf(layer), PROMPT, options, type)
+    const expected = expectedOutputs(layer, oracleOf(layer), PROMPT, options, type)
     const tolerance = type === F16 ? 4 * TOLERANCE.f16 : TOLERANCE.f32
     expect(relativeError(await decode(layer, cache, PROMPT, T), expected)).toBeLessThan(tolerance)
   })
@@ -170,7 +203,7 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     using cache = layer.newCache(1024)
     const outputs = await decode(layer, cache, 0, PROMPT)
     const from = 250
-    const expected = expectedOutputs(oracleOf(layer), from, DEFAULTS, F32).subarray(0, (PROMPT - from) * N_EMBD)
+    const expected = expectedOutputs(layer, oracleOf(layer), from, DEFAULTS, F32).subarray(0, (PROMPT - from) * N_EMBD)
     expect(relativeError(outputs.slice(from * N_EMBD), expected)).toBeLessThan(TOLERANCE.f32)
   })
 
@@ -181,20 +214,22 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     // Other text first, as long as what comes in its place: a count alone would not tell.
     await readPrompt(layer, cut, kept)
     await layer.attend([{ cache: cut, x: x.map((v) => v + 1).subarray(kept * N_EMBD, PROMPT * N_EMBD) }])
-    cut.truncate(kept)
+    expect(layer.attention.truncate(cut, kept)).toBe(true)
     await layer.attend([{ cache: cut, x: tokens(kept, PROMPT) }])
     await readPrompt(layer, other, PROMPT)
     expect(
       relativeError(await decode(layer, cut, PROMPT, PROMPT + 3), await decode(layer, other, PROMPT, PROMPT + 3)),
     ).toBeLessThan(TOLERANCE.f32)
   })
+})
 
+describe.each(SHAPES)('sparq beside others, $nHead heads on $nHeadKv of $headDim', (shape) => {
   it('works on what is kept, and tells how much of it was read', async () => {
     const options = { ...DEFAULTS, r: 5, k: 20 }
     const [heavy, recent] = [70, 230]
     using layer = new TestLayer([{ method: 'h2o', heavy, recent }, settingOf(options)], shape, F32)
     using cache = layer.newCache(1024)
-    const oracle = oracleOf(layer)
+    const oracle = layer.oracle(x)
     await readPrompt(layer, cache)
     const actual = await decode(layer, cache, PROMPT, T)
     const key = (t: number, kv: number) => oracle.rotate(oracle.k[t]![kv]!, t)
@@ -244,7 +279,7 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
     using cache = layer.newCache(4096)
     await readPrompt(layer, cache, T - 1)
     const held = [0, 1, 2, 3, ...Array.from({ length: 201 }, (_, i) => T - 201 + i)]
-    const oracle = oracleOf(layer)
+    const oracle = layer.oracle(x)
     // Which components of a query are large depends on its rotation: it stands at its position, the keys at their distances.
     const nDropped = T - held.length
     const expected = oracle.layer((t, h) => {
@@ -265,6 +300,19 @@ describe.each(SHAPES)('sparq, $nHead heads on $nHeadKv of $headDim', (shape) => 
   })
 })
 
+it('reads layers with a window as they are', async () => {
+  using stack = new TestStack(settingOf({ ...DEFAULTS, k: 1024 }), MIXED, F32)
+  using cache = stack.newCache(1024)
+  await readPrompt(stack, cache)
+  const expected = stack
+    .oracle(x)
+    .dense()
+    .subarray(PROMPT * N_EMBD)
+  expect(relativeError(await decode(stack, cache, PROMPT, T), expected)).toBeLessThan(TOLERANCE.f32)
+  const stores = stack.attention.layout({ k: F16, v: F16 }).layers.map((layer) => Object.keys(layer).join())
+  expect(stores).toEqual(['k,v', 'k,v,kT,mean', 'k,v', 'k,v,kT,mean', 'k,v'])
+})
+
 describe('what sparq reads', () => {
   afterEach(() => vi.restoreAllMocks())
 
@@ -276,28 +324,20 @@ describe('what sparq reads', () => {
     using cache = layer.newCache(1024)
     await layer.attend([{ cache, x: long.subarray(0, (S - 1) * N_EMBD) }])
     const { mean } = cache.layers[0]!.stores
-    // Only the cache is f16, and only these three operations and the running mean touch it.
+    // Only the cache is f16, and the mask, from which one element is taken per row; only these touch it and the running mean.
     let nTouched = 0
     const count = (tensor: Tensor, n: number) => (nTouched += tensor.type === F16 || tensor.ptr === mean!.tensor.ptr ? n : 0)
     // oxlint-disable-next-line typescript/unbound-method -- they are called with their own this below
-    const { getRows, setRows, mul, cpy } = Ops.prototype
+    const { getRows, setRows } = Ops.prototype
     vi.spyOn(Ops.prototype, 'getRows').mockImplementation(function (this: Ops, a, index) {
-      count(a, a.ne[0] * nElements(index.ne))
+      if (a.ne[0] > 1) count(a, a.ne[0] * nElements(index.ne))
       return getRows.call(this, a, index)
     })
     vi.spyOn(Ops.prototype, 'setRows').mockImplementation(function (this: Ops, into, rows, index) {
       count(into, nElements(rows.ne))
       return setRows.call(this, into, rows, index)
     })
-    vi.spyOn(Ops.prototype, 'mul').mockImplementation(function (this: Ops, a, b) {
-      count(a, nElements(a.ne))
-      return mul.call(this, a, b)
-    })
-    vi.spyOn(Ops.prototype, 'cpy').mockImplementation(function (this: Ops, a, b) {
-      count(b, nElements(b.ne))
-      return cpy.call(this, a, b)
-    })
-    const keysRead = layer.attention.keysRead(cache, 1)
+    const keysRead = layer.attention.cost(cache, layer.attention.facts(cache, 1)).read
     await layer.attend([{ cache, x: long.subarray((S - 1) * N_EMBD) }])
     expect(nTouched / G).toBe(S * r + 2 * k * d + 4 * d + d)
     expect((keysRead / G) * 2 * d).toBe(S * r + 2 * k * d)
@@ -308,7 +348,7 @@ describe('what sparq reads', () => {
     ['once', 2],
   ] as const)('takes the memory of keys and values stored %s', (store, copies) => {
     using layer = new TestLayer({ method: 'sparq', r: 8, store }, SHAPES[1]!, F16)
-    const [cells] = layer.attention.layout(layer.modelShape, { k: F16, v: F16 }).layers
+    const [cells] = layer.attention.layout({ k: F16, v: F16 }).layers
     const grows = Object.values(cells!).filter(({ fixed }) => fixed === undefined)
     expect(grows.map(({ width }) => width)).toEqual(Array.from({ length: copies }, () => 64))
   })

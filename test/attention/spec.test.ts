@@ -1,16 +1,21 @@
 import { describe, expect, it, test } from 'vitest'
 import { z } from 'zod'
 import { methodInfos } from '../../src/attention/catalogue.ts'
-import { keepAll, readAll } from '../../src/attention/dense.ts'
-import { METHODS } from '../../src/attention/index.ts'
+import { keepAll } from '../../src/attention/keep/all.ts'
 import { type AnyMethod, AXES } from '../../src/attention/method.ts'
 import { allowedText, defaultsOf, schemaOf } from '../../src/attention/options.ts'
+import { readAll } from '../../src/attention/read/dense.ts'
+import { METHODS } from '../../src/attention/registry.ts'
 import { attentionFor, canonicalParts, canonicalSpec, splitSpecs } from '../../src/attention/spec.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
+import { layerShapes, type ModelShape } from '../../src/core/shape.ts'
 
-const SHAPE = { arch: 'test', nLayer: 2, nEmbd: 64, nHead: 4, nHeadKv: 2, headDim: 16, nFf: 8, nVocab: 8, nCtxTrain: 4096 }
+const shapeOf = (headDim: number): ModelShape => {
+  const any = { arch: 'test', nLayer: 2, nEmbd: 64, nHead: 4, nHeadKv: 2, headDim, nFf: 8, nVocab: 8, nCtxTrain: 4096 }
+  return { ...any, layers: layerShapes(any) }
+}
 
-const told = { summary: 'For tests.', source: 'nowhere', cost: 'nothing', exactFor: () => ({}), tightFor: () => ({}) }
+const told = { summary: 'For tests.', source: 'nowhere', cost: 'nothing' }
 /** Methods that exist here only, with every kind of option, a conflict, and a model that one cannot serve. */
 const hoard: AnyMethod = {
   ...told,
@@ -18,7 +23,7 @@ const hoard: AnyMethod = {
   axis: 'keep',
   options: z.object({ budget: z.int().min(1).max(99).default(9) }),
   conflicts: { glance: 'glance needs rows that hoard drops' },
-  bind: () => keepAll,
+  bind: (_, shape) => keepAll(shape),
 }
 const glance: AnyMethod = {
   ...told,
@@ -152,10 +157,10 @@ describe('a setting is refused', () => {
   })
 
   test('by a model that the method cannot serve', () => {
-    expect(() => attentionFor('glance', SHAPE, OURS)).toThrow(
+    expect(() => attentionFor('glance', shapeOf(16), OURS)).toThrow(
       'attention: glance cannot serve this model: head dimension 16 is not a multiple of 32',
     )
-    expect(attentionFor('glance:k=8', { ...SHAPE, headDim: 32 }, OURS).spec).toBe('glance:k=8')
+    expect(attentionFor('glance:k=8', shapeOf(32), OURS).spec).toBe('glance:k=8')
   })
 })
 

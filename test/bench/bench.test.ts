@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { plan, runBench } from '../../src/bench/bench.ts'
 import { LlamaModel } from '../../src/bench/llama-cpp.ts'
-import { benchSchema } from '../../src/bench/options.ts'
+import { benchSchema } from '../../src/bench/bench-options.ts'
 import { TILE } from '../../src/kv/layout.ts'
 import { BUNDLED_FOLDER, BUNDLED_GGUF, HELDOUT } from '../support/bundled.ts'
 

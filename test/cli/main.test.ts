@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ensureBuilt } from '../../scripts/build.js'
-import { METHODS } from '../../src/attention/index.ts'
+import { METHODS } from '../../src/attention/registry.ts'
 import { COMMANDS } from '../../src/cli/commands.ts'
 
 const BIN = fileURLToPath(new URL('../../bin/kvasir.js', import.meta.url))

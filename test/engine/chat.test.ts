@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
-import type { Completion, GenerateOptions } from '../../src/engine/ask.ts'
+import type { Completion, GenerateOptions } from '../../src/engine/generate-options.ts'
 import { Chat } from '../../src/engine/chat.ts'
 
 /** A model that answers with the words of the last message, and says what it was asked. */

@@ -1,6 +1,6 @@
 /** The library, with the bundled model. */
 import { afterAll, describe, expect, test } from 'vitest'
-import type { Completion, Piece } from '../../src/engine/ask.ts'
+import type { Completion, Piece } from '../../src/engine/generate-options.ts'
 import { load } from '../../src/engine/model.ts'
 
 const FACT = 'The access code for the calm otter is 40412.'

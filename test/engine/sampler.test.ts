@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { samplingSchema } from '../../src/core/sampling.ts'
 import { logprobOf } from '../../src/engine/logprobs.ts'
-import { random } from '../../src/engine/random.ts'
+import { random } from '../../src/core/random.ts'
 import { Sampler, topK } from '../../src/engine/sampler.ts'
 
 const params = (changes: object = {}) =>

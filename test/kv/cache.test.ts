@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { describe, expect, it } from 'vitest'
 import { attentionFor } from '../../src/attention/spec.ts'
+import { layerShapes } from '../../src/core/shape.ts'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import { SequenceCache } from '../../src/kv/cache.ts'
+import { KvCache } from '../../src/kv/cache.ts'
 import { bytesPerToken, TILE } from '../../src/kv/layout.ts'
 import { TestLayer } from '../support/attention-layer.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
@@ -25,12 +26,12 @@ function hasHugePages(): boolean {
   return !readFileSync('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8').includes('[never]')
 }
 
-describe('SequenceCache', () => {
+describe('KvCache', () => {
   it('costs nothing before any token, however long the context', () => {
-    const shape = { arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE }
-    const layout = attentionFor('dense', shape).layout(shape, { k: F16, v: F16 })
+    const any = { arch: 'x', nLayer: 32, nEmbd: 1, nFf: 1, nVocab: 1, nCtxTrain: 1, ...SHAPE }
+    const layout = attentionFor('dense', { ...any, layers: layerShapes(any) }).layout({ k: F16, v: F16 })
     const before = residentBytes()
-    using cache = new SequenceCache(layout, 2 ** 20)
+    using cache = new KvCache(layout, 2 ** 20)
     expect(cache.bytesHeld).toBe(0)
     expect(residentBytes() - before).toBeLessThan(4 * 2 ** 20)
   })
@@ -61,7 +62,7 @@ describe('SequenceCache', () => {
   it.skipIf(!hasHugePages())('puts what is filled into large pages, and declares the same bytes', () => {
     const width = 64 // 16,384 rows of f16 are 2 MiB
     const store = { width, nHead: 3, type: F16, order: 'rows' } as const
-    using cache = new SequenceCache({ layers: [{ k: store, v: { ...store, order: 'columns' } }] }, 2 ** 16)
+    using cache = new KvCache({ layers: [{ k: store, v: { ...store, order: 'transposed' } }] }, 2 ** 16)
     const { k, v } = cache.layers[0]!
     for (let row = 0; row < 50_000; row += 1000) {
       for (const [data, perHead] of [k, v].map((s) => [s.data(), s.capacity * width] as const)) {
@@ -82,7 +83,7 @@ describe('SequenceCache', () => {
   it.skipIf(!hasHugePages())('gives the large pages of heads back, and goes on filling those of the others', () => {
     const width = 64
     const store = { width, nHead: 4, type: F16, order: 'rows' } as const
-    using cache = new SequenceCache({ layers: [{ k: store, v: { ...store, order: 'columns' } }] }, 2 ** 16)
+    using cache = new KvCache({ layers: [{ k: store, v: { ...store, order: 'transposed' } }] }, 2 ** 16)
     const { k, v } = cache.layers[0]!
     const fill = (from: number, to: number) => {
       for (const each of [k, v]) {
@@ -95,7 +96,7 @@ describe('SequenceCache', () => {
     }
     fill(0, 40 * TILE)
     const before = cache.bytesHeld
-    k.keepHeads([1, 3], cache.rows.nHigh)
+    k.keepHeads([1, 3], cache.rows.highWater)
     expect(cache.bytesHeld).toBe(0.75 * before)
     expect(mappedResidentBytes(cache)).toBe(cache.bytesHeld)
     const huge = hugePageBytes(cache)

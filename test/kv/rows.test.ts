@@ -42,7 +42,7 @@ describe('RowMap', () => {
         let model: number[] = [] // positions that are held, ascending
         let stored = new Map<number, number>() // row → position, moved as a store would
         for (const step of steps) {
-          const before = { nHigh: rows.nHigh, nFree: rows.nHigh - rows.nRows }
+          const before = { highWater: rows.highWater, nFree: rows.highWater - rows.nRows }
           if ('append' in step) {
             const taken = Array.from({ length: step.append }, (_, i) => rows.nextRow(i))
             for (const [i, row] of taken.entries()) {
@@ -51,21 +51,21 @@ describe('RowMap', () => {
               model.push(rows.nSeen + i)
             }
             rows.append(step.append)
-            expect(rows.nHigh).toBe(before.nHigh + Math.max(0, step.append - before.nFree))
+            expect(rows.highWater).toBe(before.highWater + Math.max(0, step.append - before.nFree))
           } else if ('drop' in step) {
             if (model.length === 0) continue
             const rank = step.drop % model.length
             stored.delete(rows.row(rank))
             rows.drop(rank)
             model.splice(rank, 1)
-            expect([rows.nHigh, rows.nextRow(0) < rows.nHigh]).toEqual([before.nHigh, true])
+            expect([rows.highWater, rows.nextRow(0) < rows.highWater]).toEqual([before.highWater, true])
           } else {
             const ranks = [...model.keys()].filter((rank) => step.keep[rank] ?? true)
             const from = rows.keep(ranks)
             expect([...from]).toEqual([...from].sort((a, b) => a - b))
             stored = new Map(Array.from(from, (row, i) => [i, stored.get(row)!]))
             model = ranks.map((rank) => model[rank]!)
-            expect(rows.nHigh).toBe(rows.nRows)
+            expect(rows.highWater).toBe(rows.nRows)
           }
           expect(model.map((_, rank) => rows.position(rows.row(rank)))).toEqual(model)
           for (const [row, position] of stored) expect(rows.position(row)).toBe(position)

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { F16, F32 } from '../../src/ggml/types.ts'
-import { SequenceCache } from '../../src/kv/cache.ts'
+import { KvCache } from '../../src/kv/cache.ts'
 import { TILE } from '../../src/kv/layout.ts'
 import { RowMap } from '../../src/kv/rows.ts'
 import type { Store } from '../../src/kv/store.ts'
@@ -27,11 +27,11 @@ function tokenAt(store: Store, head: number, row: number): number {
   return read[0]! / WIDTH
 }
 
-const order = fc.constantFrom('rows' as const, 'columns' as const)
+const order = fc.constantFrom('rows' as const, 'transposed' as const)
 const type = fc.constantFrom(F32, F16)
-const newStores = (orders: 'rows' | 'columns', of: number) => {
+const newStores = (orders: 'rows' | 'transposed', of: number) => {
   const store = { width: WIDTH, nHead: N_HEAD, type: of, order: orders }
-  return new SequenceCache({ layers: [{ k: store, v: store }] }, 2 * TILE)
+  return new KvCache({ layers: [{ k: store, v: store }] }, 2 * TILE)
 }
 
 describe('Store', () => {
@@ -52,9 +52,9 @@ describe('Store', () => {
     )
   })
 
-  it.each(['rows', 'columns'] as const)('gives heads back, in %s', (orders) => {
+  it.each(['rows', 'transposed'] as const)('gives heads back, in %s', (orders) => {
     const layout = { width: WIDTH, nHead: 4, type: F16, order: orders }
-    using cache = new SequenceCache({ layers: [{ k: layout, v: layout }] }, 2 * TILE)
+    using cache = new KvCache({ layers: [{ k: layout, v: layout }] }, 2 * TILE)
     const { k } = cache.layers[0]!
     cache.append(5)
     for (let head = 0; head < 4; head++) for (let row = 0; row < 5; row++) fill(k, head, row, 10 * head + row)
@@ -80,7 +80,7 @@ describe('Store', () => {
         for (const step of steps) {
           for (const [head, map] of maps.entries()) {
             if ('append' in step) {
-              if (map.nHigh + step.append > 2 * TILE) continue
+              if (map.highWater + step.append > 2 * TILE) continue
               for (let i = 0; i < step.append; i++) fill(k, head, map.nextRow(i), map.nSeen + i)
               map.append(step.append)
             } else if ('drop' in step) {

@@ -9,11 +9,13 @@ export interface Edits {
   readonly metadata?: Readonly<Record<string, GgufValue>>
   /** Vectors to add, f32. */
   readonly vectors?: Readonly<Record<string, Float32Array>>
+  /** Changes the bytes of tensors. */
+  readonly change?: Readonly<Record<string, (bytes: Uint8Array) => void>>
 }
 
 const F32 = 0
 
-export async function editGguf(from: string, to: string, { metadata = {}, vectors = {} }: Edits): Promise<void> {
+export async function editGguf(from: string, to: string, { metadata = {}, vectors = {}, change = {} }: Edits): Promise<void> {
   using source = openGguf(from)
   const kept = source.metadataKeys().map((key): [string, GgufValue] => [key, source.value(key)!])
   const tensors = [...source.tensors.values()]
@@ -23,7 +25,11 @@ export async function editGguf(from: string, to: string, { metadata = {}, vector
     tensors: [...tensors, ...added.map(([name, { length }]) => ({ name, type: F32, ne: [length] }))],
   })
   const bytes = readFileSync(from)
-  for (const { offset, nBytes } of tensors) await writer.write(bytes.subarray(offset, offset + nBytes))
+  for (const { name, offset, nBytes } of tensors) {
+    const content = bytes.subarray(offset, offset + nBytes)
+    change[name]?.(content)
+    await writer.write(content)
+  }
   for (const [, values] of added) await writer.write(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
   await writer.finish()
 }

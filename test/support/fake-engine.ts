@@ -5,9 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { canonicalSpec } from '../../src/attention/spec.ts'
 import { KvasirError } from '../../src/core/errors.ts'
-import type { GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../../src/core/request.ts'
+import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../../src/core/request.ts'
 import type { EngineStats, FinishedRequest } from '../../src/engine/engine.ts'
-import type { ServedEngine } from '../../src/server/context.ts'
+import type { ServedEngine } from '../../src/server/served-engine.ts'
 import type { ChatTemplate } from '../../src/text/chat-template.ts'
 import type { EncodeOptions, Tokenizer } from '../../src/text/tokenizer.ts'
 import type { WeightSource } from '../../src/weights/source.ts'
@@ -65,6 +65,7 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
     nFf: 8,
     nVocab: N_VOCAB,
     nCtxTrain: 4096,
+    layers: [],
   }
   readonly source = {
     tensors: new Map([['token_embd.weight', { name: 'token_embd.weight', type: 0, ne: [8, N_VOCAB, 1, 1], nBytes: 8224 }]]),
@@ -91,9 +92,8 @@ export class FakeEngine implements ServedEngine, AsyncDisposable {
     this.nParallel = options.nParallel ?? 4
   }
 
-  mostTokens({ nCtx = this.nCtx, attention = 'dense' }: Pick<GenerateRequest, 'nCtx' | 'attention'>): number {
-    canonicalSpec(attention)
-    return nCtx
+  bind(setting: AttentionSetting = 'dense'): BoundAttention {
+    return { spec: canonicalSpec(setting), mostSeen: (nCtx) => nCtx }
   }
 
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {

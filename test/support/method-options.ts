@@ -11,6 +11,8 @@ export interface MethodOptions {
 export const OPTIONS: Readonly<Record<string, MethodOptions>> = {
   chai: { exactFor: () => ({ ratio: 1 }), tightFor: () => ({ ratio: 0.5 }) },
   lckv: { exactFor: (n) => ({ iterations: Math.min(n, 1024) }), tightFor: () => ({ iterations: 2 }) },
+  /** Adapters that test/attention/lisa.test.ts makes. */
+  lisa: { exactFor: () => ({ adapter: 'whole' }), tightFor: () => ({ adapter: 'some' }) },
   sa: { exactFor: () => ({ layers: 'none' }), tightFor: () => ({ layers: '2-3' }) },
   drop: { exactFor: () => ({ layers: 'none' }), tightFor: () => ({ layers: '1/3' }) },
   streaming: { exactFor: (window) => ({ window }), tightFor: (n) => ({ sink: 3, window: Math.ceil(n / 5) }) },

@@ -1,5 +1,5 @@
 /** Seeded numbers for tests. */
-import { random } from '../../src/engine/random.ts'
+import { random } from '../../src/core/random.ts'
 
 /** `n` numbers, roughly normal. */
 export function normals(n: number, seed: number): Float32Array {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { type FlashAttention, type LlamaContext, LlamaModel } from '../../src/bench/llama-cpp.ts'
-import { llama } from '../../src/ggml/llama.ts'
+import { llama } from '../../src/ggml/libllama.ts'
 import { F16 } from '../../src/ggml/types.ts'
 
 export interface ReferenceOptions {
@@ -83,12 +83,12 @@ export function referenceGreedy(
   })
 }
 
-/** libllama's ids of `text`, without special tokens added. */
-export function referenceTokens(path: string, text: string): Int32Array {
+/** libllama's ids of `text`; with `addSpecial`, a model's BOS goes before them. */
+export function referenceTokens(path: string, text: string, addSpecial = false): Int32Array {
   using model = new LlamaModel(path)
   const bytes = new TextEncoder().encode(text)
-  const tokens = new Int32Array(bytes.length + 1)
-  return tokens.slice(0, llama().llama_tokenize(model.vocab, bytes, bytes.length, tokens, tokens.length, false, false))
+  const tokens = new Int32Array(bytes.length + 2)
+  return tokens.slice(0, llama().llama_tokenize(model.vocab, bytes, bytes.length, tokens, tokens.length, addSpecial, false))
 }
 
 /** `enum llama_ftype`: mixtures that libllama's quantiser makes. */

@@ -56,8 +56,13 @@ async function eachLogits(path: string, tokens: Int32Array, { step, visit, ...se
 }
 
 /** The `n` tokens each prompt is continued with, always taking the likeliest. */
-export async function runnerGreedy(path: string, prompts: readonly Int32Array[], n: number): Promise<number[][]> {
-  return await withRunner(path, {}, async (runner) => {
+export async function runnerGreedy(
+  path: string,
+  prompts: readonly Int32Array[],
+  n: number,
+  settings: RunnerSettings = {},
+): Promise<number[][]> {
+  return await withRunner(path, settings, async (runner) => {
     const answers: number[][] = []
     for (const prompt of prompts) {
       using sequence = runner.newSequence(prompt.length + n)

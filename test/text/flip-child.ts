@@ -4,14 +4,14 @@
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { KvasirError } from '../../src/core/errors.ts'
+import { random } from '../../src/core/random.ts'
 import { setLogLevel } from '../../src/core/log.ts'
 import { loadTokenizer } from '../../src/text/load.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
-import { seeded } from './strings.ts'
 
 const [path, nBytes, nFlips, seed] = [process.argv[2]!, ...process.argv.slice(3).map(Number)] as [string, number, number, number]
 setLogLevel('silent')
-const random = seeded(seed)
+const next = random(seed)
 const fd = openSync(path, 'r+')
 const outcomes: Record<string, number> = {}
 const byte = Buffer.alloc(1)
@@ -33,8 +33,8 @@ function use(): string {
 }
 
 for (let i = 0; i < nFlips; i++) {
-  const at = Math.floor(random() * nBytes)
-  const bit = 1 << Math.floor(random() * 8)
+  const at = Math.floor(next() * nBytes)
+  const bit = 1 << Math.floor(next() * 8)
   readSync(fd, byte, 0, 1, at)
   const before = byte[0]!
   byte[0] = before ^ bit

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
-import { llama } from '../../src/ggml/llama.ts'
+import { llama } from '../../src/ggml/libllama.ts'
 import { GgufTokenizer } from '../../src/text/gguf-tokenizer.ts'
 import { bundled, DirectVocab, GGUF, sourceOf } from './sources.ts'
 import { texts } from './strings.ts'

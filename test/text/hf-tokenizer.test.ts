@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
+import { random } from '../../src/core/random.ts'
 import { HfTokenizer } from '../../src/text/hf-tokenizer.ts'
 import { loadTokenizer } from '../../src/text/load.ts'
 import { openWeights } from '../../src/weights/open.ts'
 import { FOLDER, GGUF, type Metadata, writeFolder } from './sources.ts'
-import { seeded, texts } from './strings.ts'
+import { texts } from './strings.ts'
 
 using ggufSource = openWeights(GGUF)
 using hfSource = openWeights(FOLDER)
@@ -167,13 +168,13 @@ describe('a damaged folder', () => {
 
   test('bit flips in tokenizer.json give a tokenizer or an error, nothing else', () => {
     const bytes = readFileSync(join(FOLDER, 'tokenizer.json'))
-    const random = seeded(5)
+    const next = random(5)
     const outcomes = new Set<string>()
     for (let i = 0; i < 150; i++) {
       const copy = Buffer.from(bytes)
       // The frame is the first 2,000 bytes; the rest is the vocabulary.
-      const at = Math.floor(random() * (i % 2 ? 2000 : bytes.length))
-      copy[at] = copy[at]! ^ (1 << Math.floor(random() * 8))
+      const at = Math.floor(next() * (i % 2 ? 2000 : bytes.length))
+      copy[at] = copy[at]! ^ (1 << Math.floor(next() * 8))
       try {
         const tokenizer = load({ 'tokenizer.json': copy.toString('utf8') })
         tokenizer.decode(tokenizer.encode('Hello, wörld\n'))

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { llama } from '../../src/ggml/llama.ts'
+import { llama } from '../../src/ggml/libllama.ts'
 import type { Pointer } from '../../src/ggml/bindings.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
 import type { MetadataValue, WeightSource } from '../../src/weights/source.ts'

@@ -1,17 +1,6 @@
 /** Seeded texts of every kind that a tokenizer may meet. */
 import { readFileSync } from 'node:fs'
-
-/** A generator of numbers in [0, 1) (mulberry32). */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
+import { random } from '../../src/core/random.ts'
 
 /** Blocks of letters, marks and signs in use for long: the two Unicode tables that are compared agree on them. */
 const SCRIPTS: readonly (readonly [first: number, last: number])[] = [
@@ -103,8 +92,8 @@ const SOURCES = ['../../src/core/errors.ts', '../../package.json', '../../models
 const sources = SOURCES.map((path) => readFileSync(new URL(path, import.meta.url), 'utf8'))
 
 export function texts(count: number, seed: number): string[] {
-  const random = seeded(seed)
-  const below = (n: number) => Math.floor(random() * n)
+  const next = random(seed)
+  const below = (n: number) => Math.floor(next() * n)
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]!
   const times = (n: number, make: () => string) => Array.from({ length: n }, make).join('')
   const character = () => {
@@ -118,7 +107,7 @@ export function texts(count: number, seed: number): string[] {
   }
   const script = () => {
     const [first, last] = pick(SCRIPTS)
-    return times(below(30), () => (random() < 0.2 ? pick(SPACES) : String.fromCodePoint(first + below(last - first + 1))))
+    return times(below(30), () => (next() < 0.2 ? pick(SPACES) : String.fromCodePoint(first + below(last - first + 1))))
   }
   const kinds: readonly (() => string)[] = [
     slice,

@@ -4,20 +4,19 @@ import { Backend } from '../../src/ggml/backend.ts'
 import type { Graph } from '../../src/ggml/graph.ts'
 import type { Tensor } from '../../src/ggml/tensor.ts'
 import { F32 } from '../../src/ggml/types.ts'
-import type { LlamaWeights } from '../../src/models/llama.ts'
+import { type Decoder, embed } from '../../src/models/decoder.ts'
 import { linear } from '../../src/nn/linear.ts'
 import {
   type AttendTraining,
   byHead,
   denseTraining,
   probabilities,
-  project,
-  rotate,
+  rotatedHeads,
   valuesByHead,
   weigh,
-} from '../../src/train/attention.ts'
+} from '../../src/train/trainable-attention.ts'
 import { type Batch, batchInputs } from '../../src/train/batch.ts'
-import { embed, forwardLlama, logitsOf, runLayer } from '../../src/train/llama.ts'
+import { forwardLlama, logitsOf, runLayer } from '../../src/train/trainable-llama.ts'
 import type { Parameter } from '../../src/train/parameter.ts'
 import { backward, gradientError } from '../support/gradients.ts'
 import { normals } from '../support/random.ts'
@@ -49,17 +48,17 @@ test('an adapter on a frozen base: a network over the heads of the scores of the
     const { nTokens: T, nSequences: B } = batch
     let scores: Tensor
     const attend: AttendTraining = (layer, x) => {
-      const v = valuesByHead(g, project(g, layer.v, { x, headDim }), batch)
+      const v = valuesByHead(g, layer, { x, batch })
       if (layer.il === 0) {
-        const q = byHead(g, rotate(g, layer, { x: project(g, layer.q, { x, headDim }), batch }), batch)
-        const k = byHead(g, rotate(g, layer, { x: project(g, layer.k, { x, headDim }), batch }), batch)
+        const q = rotatedHeads(g, layer, 'q', { x, batch })
+        const k = rotatedHeads(g, layer, 'k', { x, batch })
         scores = g.scale(g.mulMat(k, q), 1 / Math.sqrt(headDim)) // [T, T, H · B]
       } else {
         const split = g.reshape(scores, T, T, nHead, B)
         const heads = g.reshape(g.cont(g.permute(split, 1, 2, 0, 3)), nHead, T * T * B) // a matrix: weights are not repeated
         const mixed = g.reshape(g.add(g.mulMat(w2, g.silu(g.mulMat(w1, heads))), heads), nHead, T, T, B)
         const back = g.reshape(g.cont(g.permute(mixed, 2, 0, 1, 3)), T, T, nHead * B)
-        const small = (weight: Tensor) => byHead(g, project(g, { weight, bias: null }, { x, headDim: 3 }), batch)
+        const small = (weight: Tensor) => byHead(g, g.reshape(g.mulMat(weight, x), 3, nHead, T * B), batch)
         scores = g.add(back, g.scale(g.mulMat(small(wk), small(wq)), 1 / Math.sqrt(3)))
       }
       return linear(g, layer.output, weigh(g, { v, p: g.softMaxExt(scores, batch.mask, 1) }, batch))
@@ -78,7 +77,7 @@ interface Shared {
 }
 
 /** Both layers read the keys and values that the second made, of tokens before their own; the first token reads nothing. */
-function iteration(g: Graph, weights: LlamaWeights, { batch, shared }: { batch: Batch; shared: Shared }) {
+function iteration(g: Graph, weights: Decoder, { batch, shared }: { batch: Batch; shared: Shared }) {
   const T = batch.nTokens
   // A row must see something; the first one's output is multiplied by 0.
   const mask = g.input(F32, [T, T], (data) => {
@@ -87,11 +86,11 @@ function iteration(g: Graph, weights: LlamaWeights, { batch, shared }: { batch: 
   const seen = g.input(F32, [1, T * batch.nSequences], (data) => data.forEach((_, i) => (data[i] = i % T === 0 ? 0 : 1)))
   let made = shared
   const attend: AttendTraining = (layer, x) => {
-    const q = byHead(g, rotate(g, layer, { x: project(g, layer.q, { x, headDim }), batch }), batch)
-    const o = weigh(g, { v: shared.v, p: probabilities(g, { q, k: shared.k }, mask) }, batch)
+    const q = rotatedHeads(g, layer, 'q', { x, batch })
+    const o = weigh(g, { v: shared.v, p: probabilities(g, layer, { q, k: shared.k }, mask) }, batch)
     if (layer.il === 1) {
-      const k = byHead(g, rotate(g, layer, { x: project(g, layer.k, { x, headDim }), batch }), batch)
-      made = { k, v: valuesByHead(g, project(g, layer.v, { x, headDim }), batch) }
+      const k = rotatedHeads(g, layer, 'k', { x, batch })
+      made = { k, v: valuesByHead(g, layer, { x, batch }) }
     }
     return linear(g, layer.output, g.mul(o, seen))
   }
@@ -149,8 +148,8 @@ test('a whole model of constants learns nothing', async () => {
   using model = tinyLlama(backend)
   const record = (g: Graph) => {
     const batch = inputs(g)
-    const attend = denseTraining(g, batch, headDim)
-    return g.crossEntropyLoss(forwardLlama(g, { hp: model.hp, weights: model.constants }, { batch, attend }), batch.targets)
+    const attend = denseTraining(g, batch)
+    return g.crossEntropyLoss(forwardLlama(g, { weights: model.constants }, { batch, attend }), batch.targets)
   }
   await expect(backward(backend, model.parameters.all(), record)).rejects.toThrow(/the loss does not depend on/)
 })

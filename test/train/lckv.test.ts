@@ -8,7 +8,7 @@ import { llama } from '../../src/models/llama.ts'
 import { gradientNorm } from '../../src/train/adamw.ts'
 import { batchInputs } from '../../src/train/batch.ts'
 import { lckvObjective, type LckvFiles, trainLckv } from '../../src/train/lckv.ts'
-import { forwardLlama, trainableLlama } from '../../src/train/llama.ts'
+import { forwardLlama, trainableLlama } from '../../src/train/trainable-llama.ts'
 import { Parameters } from '../../src/train/parameters.ts'
 import { forwardLckv } from '../../src/train/shared-layers.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
@@ -17,7 +17,7 @@ import { relativeError, TOLERANCE } from '../support/close.ts'
 import { backward, gradientError } from '../support/gradients.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 import { runnerLogits } from '../support/runner.ts'
-import { TINY, tinyLlama } from '../support/tiny-llama.ts'
+import { TINY, tinyLlama, tinyShape } from '../support/tiny-llama.ts'
 
 const backend = new Backend(1)
 const folder = new TemporaryFolder()
@@ -31,7 +31,7 @@ const SHAPE = { nTokens: 5, nSequences: 2, nVocab: TINY.shape.nVocab }
 
 const tiny = (reads: readonly number[], more: Partial<LayerSharing> = {}) => {
   const sharing: LayerSharing = { reads, forceNodiag: false, forwardPasses: 1, backwardPasses: 2, ...more }
-  return { ...TINY, shape: { ...TINY.shape, nLayer: reads.length, sharing } }
+  return { ...TINY, shape: tinyShape({ nLayer: reads.length, sharing }) }
 }
 
 describe('the objective, small', () => {
@@ -185,7 +185,7 @@ describe('a model of the bundled one', () => {
 })
 
 describe('how it begins and what it aims at', () => {
-  const sharing = tiny([0, 4, 4, 4, 4, 5]).shape.sharing
+  const sharing = tiny([0, 4, 4, 4, 4, 5]).shape.sharing!
 
   test('the projections of the target are the means over those that read it, or its own', () => {
     using base = openGguf(BUNDLED_GGUF)

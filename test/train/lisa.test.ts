@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { lisaName, lisaShapes, lisaTensors } from '../../src/attention/lisa-adapter.ts'
+import { lisaName, lisaShapes, lisaTensors } from '../../src/attention/share/lisa/adapter-file.ts'
 import { Backend } from '../../src/ggml/backend.ts'
 import { Graph, Scratch } from '../../src/ggml/graph.ts'
 import { F32 } from '../../src/ggml/types.ts'
@@ -24,7 +24,7 @@ import { backward, gradientError } from '../support/gradients.ts'
 import { normals } from '../support/random.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 import { withRunner } from '../support/runner.ts'
-import { TINY, tinyLlama } from '../support/tiny-llama.ts'
+import { TINY, tinyLlama, tinyShape } from '../support/tiny-llama.ts'
 
 const backend = new Backend(1)
 const folder = new TemporaryFolder()
@@ -145,7 +145,7 @@ const WINDOWS = [Int32Array.of(1, 5, 2, 5, 9, 0), Int32Array.of(7, 7, 3, 10, 4, 
 const SHAPE = { nTokens: 5, nSequences: 2, nVocab: TINY.shape.nVocab }
 
 describe('gradients are those of differences', () => {
-  const model = tinyLlama(backend, { ...TINY, shape: { ...TINY.shape, nLayer: 4 } })
+  const model = tinyLlama(backend, { ...TINY, shape: tinyShape({ nLayer: 4 }) })
   const parameters = new Parameters(backend)
   const plan: LisaPlan = { layers: [1, 3], rank: 4, hidden: 3, seed: 0 }
   const shapes = lisaShapes(model.hp.shape, plan)

@@ -6,7 +6,7 @@ import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSy
 import { afterAll, beforeEach, describe, expect, it } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
-import { randomBits } from '../../src/weights/random-pool.ts'
+import { randomBits } from '../../src/core/random.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 import { readByGgml } from './by-ggml.ts'
 import { SMALL, writeSmall } from './small-gguf.ts'

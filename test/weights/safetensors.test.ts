@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { afterAll, beforeEach, describe, expect, it } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
 import { BF16, F16, F32 } from '../../src/ggml/types.ts'
-import { randomBits } from '../../src/weights/random-pool.ts'
+import { randomBits } from '../../src/core/random.ts'
 import { openHuggingFace } from '../../src/weights/safetensors.ts'
 import { TemporaryFolder } from '../support/reference.ts'
 

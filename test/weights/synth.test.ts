@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { afterAll, describe, expect, it } from 'vitest'
 import { typeName } from '../../src/ggml/types.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
-import { ropeDivisors, SYNTH_SHAPES, synthTensors } from '../../src/weights/synth-shapes.ts'
+import { SYNTH_SHAPES } from '../../src/weights/synth-shapes.ts'
+import { ropeDivisors, synthTensors } from '../../src/weights/synth-tensors.ts'
 import { SYNTH_TYPES, synthesize, type SynthOptions, type SynthType } from '../../src/weights/synth.ts'
 import { referenceLogits, referenceTokens, TemporaryFolder } from '../support/reference.ts'
 
@@ -16,15 +17,20 @@ const synth = (options: Partial<SynthOptions>) =>
   synthesize({ like: 'smollm2-135m', type: 'q8_0', layers: 1, vocab: 4096, out, tokenizerFrom: DEMO, ...options })
 
 describe('a model of random weights', () => {
-  const cases: [string, SynthType][] = [
-    ...Object.keys(SYNTH_TYPES).map((type): [string, SynthType] => ['smollm2-135m', type as SynthType]),
-    ['tinyllama-1.1b', 'q4_k'],
-    ['llama-3.2-1b', 'q4_0'],
-    ['qwen2.5-0.5b', 'q8_0'],
-    ['llama-7b', 'q4_0'],
+  const cases: [string, SynthType, number][] = [
+    ...Object.keys(SYNTH_TYPES).map((type): [string, SynthType, number] => ['smollm2-135m', type as SynthType, 1]),
+    ['tinyllama-1.1b', 'q4_k', 1],
+    ['llama-3.2-1b', 'q4_0', 1],
+    ['qwen2.5-0.5b', 'q8_0', 1],
+    ['llama-7b', 'q4_0', 1],
+    ['qwen3-0.6b', 'f16', 2],
+    ['qwen3-0.6b', 'q4_k', 3],
+    ['gemma3-270m', 'f16', 7], // the sixth layer is the first that does not slide
+    ['gemma3-270m', 'q4_0', 2],
+    ['gemma3-1b', 'q8_0', 2],
   ]
-  it.each(cases)('like %s in %s is loaded and run by llama.cpp', async (like, type) => {
-    const { nBytes } = await synth({ like, type })
+  it.each(cases)('like %s in %s, layers: %i, is loaded and run by llama.cpp', async (like, type, layers) => {
+    const { nBytes } = await synth({ like, type, layers })
     expect(readFileSync(out).length).toBe(nBytes)
     const tokens = referenceTokens(out, TEXT)
     expect([...tokens]).toEqual([...referenceTokens(DEMO, TEXT)])
@@ -68,6 +74,23 @@ describe('a model of random weights', () => {
     await expect(synth({ layers: 4, layerTypes: '0_1' })).rejects.toThrow('layer types: it has 2 entries for 4 layers')
   })
 
+  it('has the parts of its architecture', async () => {
+    const parts = (path: string) => {
+      using source = openGguf(path)
+      return [...source.tensors.keys()].filter((name) => !name.startsWith('blk.') || name.startsWith('blk.1.'))
+    }
+    await synth({ like: 'opt-125m', layers: 2 })
+    expect(parts(out)).toContain('position_embd.weight')
+    expect(parts(out)).toEqual(expect.arrayContaining(['blk.1.ffn_norm.bias', 'blk.1.attn_output.bias', 'output_norm.bias']))
+    expect(parts(out).filter((name) => name.includes('gate'))).toEqual([])
+    await synth({ like: 'gemma3-270m', layers: 2 })
+    expect(parts(out)).toEqual(expect.arrayContaining(['blk.1.attn_k_norm.weight', 'blk.1.post_ffw_norm.weight']))
+    expect(parts(out).filter((name) => name.endsWith('bias') || name.startsWith('output.'))).toEqual([])
+    using source = openGguf(out)
+    expect(source.metadata('gemma3.attention.sliding_window')).toBe(512)
+    expect(source.metadata('gemma3.rope.freq_base')).toBe(1_000_000)
+  })
+
   it('falls back to q8_0 where rows are not whole blocks, and keeps vectors in f32', async () => {
     await synth({ like: 'qwen2.5-0.5b', type: 'q4_k' })
     using source = openGguf(out)
@@ -106,6 +129,7 @@ describe('asking for one', () => {
     [{ like: 'gpt-5' }, /no shape 'gpt-5'; there are tinyllama-1.1b, /],
     [{ like: 'constructor' }, /no shape/],
     [{ type: 'q2_k' as SynthType }, /no type 'q2_k'; there are f16, q8_0, q4_0, q4_k/],
+    [{ like: 'qwen3-0.6b', layerTypes: '0' }, /layer types are for llamas/],
     [{ vocab: 4095 }, /vocab must be at least 4096/],
     [{ vocab: 5000.5 }, /vocab must be a whole number/],
     [{ layers: 0 }, /layers must be a whole number from 1 to 512/],
@@ -145,6 +169,10 @@ describe('the shapes', () => {
     ['qwen2.5-0.5b', 494_032_768],
     ['smollm2-135m', 134_515_008],
     ['llama-7b', 6_738_415_616],
+    ['qwen3-0.6b', 596_049_920],
+    ['gemma3-270m', 268_098_176],
+    ['gemma3-1b', 999_885_952],
+    ['opt-125m', 125_237_760], // published: 1,536 more, two rows of positions that are never read
   ])('%s has the parameters of the published model', (name, published) => {
     const weights = synthTensors(SYNTH_SHAPES.get(name)!).filter(({ fill }) => fill !== 'rope')
     expect(weights.reduce((n, { ne }) => n + ne.reduce((a, b) => a * b), 0)).toBe(published)

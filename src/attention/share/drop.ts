@@ -9,9 +9,10 @@
  * Cost per token and dropped layer: nothing.
  */
 import { z } from 'zod'
-import type { ModelShape } from '../core/shape.ts'
+import type { ModelShape } from '../../core/shape.ts'
+import type { Share, ShareMethod } from '../method.ts'
 import { layersOf, outside, range, spans } from './layer-spans.ts'
-import type { Share, ShareMethod } from './method.ts'
+import { refusesSharing } from './refusals.ts'
 
 const options = z.object({
   layers: spans.describe('layers whose attention is skipped, as 21-31 or 20-25/28 (layers)'),
@@ -25,22 +26,24 @@ export const drop: ShareMethod<typeof options> = {
   cost: 'nothing in a dropped layer; the others as they are',
   options,
   example: 'layers=20-30',
-  exactFor: () => ({ layers: 'none' }),
-  tightFor: () => ({ layers: '1/3' }),
   refuses(shape, { layers }) {
     const dropped = droppedLayers(layers, shape)
-    return outside(dropped, shape.nLayer) ?? (dropped.length === shape.nLayer ? 'no layer would attend to anything' : null)
+    const isAll = dropped.length === shape.nLayer
+    return refusesSharing(shape) ?? outside(dropped, shape.nLayer) ?? (isAll ? 'no layer would attend to anything' : null)
   },
-  bind: ({ layers }, shape) => share(new Set(droppedLayers(layers, shape))),
+  bind: ({ layers }, shape) => dropLayers(new Set(droppedLayers(layers, shape))),
 }
 
 function droppedLayers(layers: string | number, { nLayer }: ModelShape): number[] {
   return layersOf(layers, range(nLayer - Math.round(nLayer / 3), nLayer - 1))
 }
 
-function share(dropped: ReadonlySet<number>): Share {
+function dropLayers(dropped: ReadonlySet<number>): Share {
   return {
-    stores: (il, own) => (dropped.has(il) ? {} : own),
-    start: (_, __, own) => (layer, projected) => (dropped.has(layer.il) ? null : own.attend(layer, projected).o),
+    stores: ({ il }, own) => (dropped.has(il) ? {} : own),
+    record:
+      (_, __, { attend }) =>
+      (layer, projected) =>
+        dropped.has(layer.il) ? null : attend(layer, projected).o,
   }
 }

@@ -5,9 +5,9 @@
  * A list belongs to a query block and a head; L lists, nL of them per KV head: L = nL · G. A range ("slot") is a pair of f32
  * numbers, exact up to 2^24: the block it starts with, and how many blocks it is long.
  */
-import type { Graph } from '../ggml/graph.ts'
-import { F16, F32, I32, Q8_0 } from '../ggml/types.ts'
-import type { Tensor } from '../ggml/tensor.ts'
+import type { Graph } from '../../../ggml/graph.ts'
+import { F16, F32, I32, Q8_0 } from '../../../ggml/types.ts'
+import type { Tensor } from '../../../ggml/tensor.ts'
 
 export interface Tree {
   /** Slots: how many blocks are chosen in the end. */

@@ -1,8 +1,10 @@
 /** What `kvasir calibrate chai` found for a model: the file, and how it is found and checked. */
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { z } from 'zod'
-import { reasonOf } from '../core/errors.ts'
-import type { ModelShape } from '../core/shape.ts'
+import { KvasirError, reasonOf } from '../../../core/errors.ts'
+import type { ModelShape } from '../../../core/shape.ts'
+import { attentionInvalid } from '../refusals.ts'
+import { resourcePath } from '../resource.ts'
 
 /** Far more than any calibration takes. */
 const MOST_BYTES = 16 * 2 ** 20
@@ -24,54 +26,62 @@ export function calibrationPath(model: string): string {
   return `${model.replace(/\.gguf$/, '').replace(/\/+$/, '')}.chai.json`
 }
 
-/** Clusters of each layer from `file`, or from what lies beside the model; or why not. */
-export function calibratedClusters({ base, nLayer, nHeadKv }: ModelShape, file: string | undefined): readonly number[] | string {
-  if (base === undefined) return 'it is no loaded model, so it needs clusters or ratio'
-  const path = file ?? [calibrationPath(base.path), `${base.path}.chai.json`].find((path) => existsSync(path))
-  if (path === undefined) {
-    const make = `kvasir calibrate chai -m ${base.path} -f TEXT`
-    return `there is no ${calibrationPath(base.path)}; make it with ${make}, or give file, clusters or ratio`
-  }
-  const found = read(path)
-  if (typeof found === 'string') return found
-  if (found.base !== base.fingerprint) return `${path} was made for another model`
-  if (found.clusters.length !== nLayer || found.clusters.some((n) => n > nHeadKv))
-    return `${path} does not fit its layers and heads`
-  return found.clusters
+/** Clusters of each layer from `file`, or from what lies beside the model. Errors: `attention_invalid`. */
+export function calibratedClusters(shape: ModelShape, file: string | undefined): readonly number[] {
+  const { base, layers } = shape
+  if (base === undefined) throw attentionInvalid('it is no loaded model, so it needs clusters or ratio')
+  const path = file === undefined ? besideModel(base.path) : resourcePath(shape, file)
+  const { base: madeFor, clusters } = read(path)
+  if (madeFor !== base.fingerprint) throw attentionInvalid(`${path} was made for another model`)
+  if (clusters.length !== layers.length || clusters.some((n, il) => n > layers[il]!.nHeadKv))
+    throw attentionInvalid(`${path} does not fit its layers and heads`)
+  return clusters
+}
+
+function besideModel(model: string): string {
+  const path = calibrationPath(model)
+  const found = [path, `${model}.chai.json`].find((path) => existsSync(path))
+  if (found !== undefined) return found
+  const make = `kvasir calibrate chai -m ${model} -f TEXT`
+  throw attentionInvalid(`there is no ${path}; make it with ${make}, or give file, clusters or ratio`)
 }
 
 interface Known {
   readonly stamp: string
-  readonly value: ChaiCalibration | string
+  readonly calibration: ChaiCalibration
 }
 
 /** Requests name the same file again and again. */
 const known = new Map<string, Known>()
 const MOST_KNOWN = 64
 
-function read(path: string): ChaiCalibration | string {
+function read(path: string): ChaiCalibration {
   try {
     const status = statSync(path)
-    if (!status.isFile() || status.size > MOST_BYTES) return `${path} is no calibration`
+    if (!status.isFile() || status.size > MOST_BYTES) throw attentionInvalid(`${path} is no calibration`)
     const stamp = `${status.ino}:${status.size}:${status.mtimeMs}`
     const before = known.get(path)
-    if (before?.stamp === stamp) return before.value
+    if (before?.stamp === stamp) return before.calibration
     if (known.size === MOST_KNOWN) known.clear()
-    const value = parse(path, readFileSync(path, 'utf8'))
-    known.set(path, { stamp, value })
-    return value
+    const calibration = parse(path, readFileSync(path, 'utf8'))
+    known.set(path, { stamp, calibration })
+    return calibration
   } catch (error) {
-    return `${path} cannot be read: ${reasonOf(error)}`
+    if (error instanceof KvasirError) throw error
+    throw attentionInvalid(`${path} cannot be read: ${reasonOf(error)}`)
   }
 }
 
-function parse(path: string, text: string): ChaiCalibration | string {
+function parse(path: string, text: string): ChaiCalibration {
+  const result = schema.safeParse(parsed(path, text))
+  if (result.success) return result.data
+  throw attentionInvalid(`${path} is no calibration: ${result.error.issues[0]!.path.join('.') || 'it'} is not as it should be`)
+}
+
+function parsed(path: string, text: string): unknown {
   try {
-    const result = schema.safeParse(JSON.parse(text))
-    return result.success
-      ? result.data
-      : `${path} is no calibration: ${result.error.issues[0]!.path.join('.') || 'it'} is not as it should be`
+    return JSON.parse(text)
   } catch {
-    return `${path} is no calibration: it is not JSON`
+    throw attentionInvalid(`${path} is no calibration: it is not JSON`)
   }
 }

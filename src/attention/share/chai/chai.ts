@@ -21,15 +21,16 @@
  * its own. `mul_mat_id` saves 4 % for one token, and takes up to twice as long for 512.
  */
 import { z } from 'zod'
-import type { ModelShape } from '../core/shape.ts'
-import type { SequenceCache } from '../kv/cache.ts'
-import { calibratedClusters } from './chai-calibration.ts'
+import type { ModelShape } from '../../../core/shape.ts'
+import type { KvCache } from '../../../kv/cache.ts'
+import { FLASH_QUERIES } from '../../kernels/dense.ts'
+import { queriesAtOnce } from '../../kernels/memory.ts'
+import type { Share, ShareMethod } from '../../method.ts'
+import { attentionInvalid, refusalOf, refusesSharing } from '../refusals.ts'
+import { calibratedClusters } from './calibration.ts'
 import { ClusteredRead } from './clustered-read.ts'
-import { FLASH_QUERIES } from './dense.ts'
 import { FirstTokens, N_FIRST } from './first-tokens.ts'
 import { type Clustering, clusterHeads, CLUSTERINGS, type HeadClusters } from './head-clusters.ts'
-import type { Share, ShareMethod } from './method.ts'
-import { queriesAtOnce } from './pieces.ts'
 
 const MOST_HEADS = 4096
 const COUNTS = /^\d{1,4}(x\d{1,4})?(\/\d{1,4}(x\d{1,4})?)*$/
@@ -41,7 +42,9 @@ const options = z
       .string()
       .regex(/^[^+,=]{1,4096}$/, 'a path without + , and =')
       .optional()
-      .describe('clusters of each layer as kvasir calibrate chai found them (default: MODEL.chai.json beside the model)'),
+      .describe(
+        'clusters of each layer as kvasir calibrate chai found them; a name on a server (default: MODEL.chai.json beside the model)',
+      ),
     clusters: z
       .union([count, z.string().regex(COUNTS, 'clusters of all layers are written 8, of each 18x32/14x4')])
       .optional()
@@ -71,25 +74,17 @@ export const chai: ShareMethod<typeof options> = {
   cost: '(c + G)·T·d·e bytes per layer and token with c clusters, after the first five tokens',
   options,
   example: 'ratio=0.8',
-  exactFor: () => ({ ratio: 1 }),
-  tightFor: () => ({ ratio: 0.5 }),
-  tellsNoProbabilities: true,
-  conflicts: {
-    sparq: WITH_VALUES,
-    hip: WITH_VALUES,
-  },
-  refuses(shape, chosen) {
-    const counts = countsOf(chosen, shape)
-    return typeof counts === 'string' ? counts : null
-  },
-  bind: (chosen, shape) => share(countsOf(chosen, shape) as readonly number[], chosen, shape),
+  tellsNoProbs: true,
+  conflicts: { sparq: WITH_VALUES, hip: WITH_VALUES },
+  refuses: (shape, chosen) => refusesSharing(shape) ?? refusalOf(() => countsOf(chosen, shape)),
+  bind: (chosen, shape) => shareClusters(countsOf(chosen, shape), chosen, shape),
 }
 
-/** Clusters of each layer, or why there are none to be had. */
-function countsOf({ file, clusters, ratio }: Options, shape: ModelShape): readonly number[] | string {
-  const { nLayer, nHeadKv: G } = shape
-  if (clusters === undefined && ratio === undefined) return calibratedClusters(shape, file)
-  if (ratio !== undefined) return Array(nLayer).fill(Math.max(1, Math.round(ratio * G)))
+/** Clusters of each layer. Errors: `attention_invalid`. */
+function countsOf({ file, clusters, ratio }: Options, shape: ModelShape): readonly number[] {
+  const { nLayer, layers } = shape
+  if (ratio !== undefined) return layers.map(({ nHeadKv }) => Math.max(1, Math.round(ratio * nHeadKv)))
+  if (clusters === undefined) return calibratedClusters(shape, file)
   const counts = String(clusters)
     .split('/')
     .flatMap((span) => {
@@ -97,62 +92,63 @@ function countsOf({ file, clusters, ratio }: Options, shape: ModelShape): readon
       return b === undefined ? [a!] : (Array(a!).fill(b) as number[])
     })
   if (counts.length === 1 && !String(clusters).includes('x')) counts.push(...(Array(nLayer - 1).fill(counts[0]) as number[]))
-  if (counts.length !== nLayer) return `clusters are given for ${counts.length} layers, and it has ${nLayer}`
-  const wrong = counts.find((n) => n < 1 || n > G)
-  return wrong === undefined ? counts : `a layer cannot have ${wrong} clusters: it has ${G} heads of keys`
+  if (counts.length !== nLayer) throw attentionInvalid(`clusters are given for ${counts.length} layers, and it has ${nLayer}`)
+  const wrong = layers.find(({ il, nHeadKv }) => counts[il]! < 1 || counts[il]! > nHeadKv)
+  if (wrong === undefined) return counts
+  throw attentionInvalid(`a layer cannot have ${counts[wrong.il]} clusters: it has ${wrong.nHeadKv} heads of keys`)
 }
 
-function share(
+/** Clusters of each layer, null for those that are left as they are; all of it null until heads were compared. */
+type Found = readonly (HeadClusters | null)[] | null
+
+function shareClusters(
   counts: readonly number[],
   { clustering, causal }: { readonly clustering: Clustering; readonly causal: boolean },
   shape: ModelShape,
-): Share {
-  const { nHeadKv: G } = shape
-  const isClustered = (il: number) => counts[il]! < G
-  const isIdle = !counts.some((n) => n < G)
-  /** Clusters of each layer; null for those that are left as they are. */
-  const found = new WeakMap<SequenceCache, readonly (HeadClusters | null)[]>()
+): Share<Found> {
+  const { layers } = shape
+  const isClustered = (il: number) => counts[il]! < layers[il]!.nHeadKv
+  const isIdle = !layers.some(({ il }) => isClustered(il))
+  const foundIn = ({ memo }: KvCache) => (memo.share ?? null) as Found
 
   return {
-    stores: (il, own) => (isClustered(il) ? { ...own, first: FirstTokens.layout(shape) } : own),
-    mostTokens(cache) {
+    stores: (layer, own) => (isClustered(layer.il) ? { ...own, first: FirstTokens.layout(layer) } : own),
+    maxChunk(cache) {
       if (isIdle) return Infinity
       return cache.nTokens < N_FIRST ? N_FIRST - cache.nTokens : Math.max(FLASH_QUERIES, queriesAtOnce(shape, cache))
     },
-    graphKey: (cache) => (found.has(cache) ? 'clustered' : ''),
-    nNodes: () => (isIdle ? 0 : ClusteredRead.nNodes(shape)),
-    canTruncate: (cache, nTokens) => !found.has(cache) || nTokens >= N_FIRST,
-    keyShare: (il, cache) => (found.get(cache)?.[il] ? (counts[il]! + G) / (2 * G) : 1),
+    facts: foundIn,
+    costShare(il, found) {
+      const { nHeadKv: G } = layers[il]!
+      return found?.[il] ? (counts[il]! + G) / (2 * G) : 1
+    },
+    truncate: (cache, nTokens) => foundIn(cache) === null || nTokens >= N_FIRST,
 
-    start(step, part, own) {
-      const clusters = found.get(part.cache)
-      if (clusters === undefined) {
-        const first = isIdle ? null : new FirstTokens(step, part)
-        return (layer, projected) => {
-          if (isClustered(layer.il)) first?.keep(layer, projected)
-          return own.attend(layer, projected).o
-        }
-      }
-      const reader = new ClusteredRead(step, part, own)
+    record(chunk, found, base) {
+      const first = found === null && !isIdle ? new FirstTokens(chunk) : null
+      const reader = new ClusteredRead(chunk, base)
       return (layer, projected) => {
-        const ours = clusters[layer.il]!
-        return ours === null ? own.attend(layer, projected).o : reader.attend(layer, projected, ours)
+        const { il } = layer
+        if (first && isClustered(il)) first.keep(layer, projected)
+        const clusters = found?.[il]
+        return clusters ? reader.attend(layer, projected, clusters) : base.attend(layer, projected).o
       }
     },
 
-    settle(cache) {
-      if (isIdle || found.has(cache) || cache.nTokens < N_FIRST) return
-      const clusters = cache.layers.map(({ stores, rows }, il) => {
+    /** Once: compares heads by their first tokens, and gives back what members no longer need. */
+    commit(cache) {
+      if (isIdle || foundIn(cache) !== null || cache.nTokens < N_FIRST) return
+      cache.memo.share = layers.map((layer): HeadClusters | null => {
+        const { il } = layer
         if (!isClustered(il)) return null
-        const gram = FirstTokens.compare(stores['first']!, shape, causal)
-        const ours = clusterHeads(gram, counts[il]!, clustering)
-        for (const [name, store] of Object.entries(stores)) {
-          if (name === 'first') store.keepHeads([], 0)
-          else if (name !== 'v') store.keepHeads(ours.heads, rows[0]!.nHigh)
+        const { stores } = cache.layers[il]!
+        const clusters = clusterHeads(FirstTokens.compare(stores['first']!, layer, causal), counts[il]!, clustering)
+        for (const name of Object.keys(stores)) {
+          if (name === 'first') cache.keepHeads(il, name, [])
+          else if (name !== 'v') cache.keepHeads(il, name, clusters.heads)
         }
-        return ours
+        return clusters
       })
-      found.set(cache, clusters)
     },
   }
 }

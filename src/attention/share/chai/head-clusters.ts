@@ -9,8 +9,8 @@ export interface Gram {
   readonly values: Float64Array
 }
 
-/** Groups of heads, numbered by their first members. */
-export interface HeadClusters {
+/** Groups of heads, numbered by their first members. Plain JSON. */
+export type HeadClusters = {
   /** The representative of each group, its lowest head, ascending. */
   readonly heads: readonly number[]
   /** The group of every head. */

@@ -1,79 +1,26 @@
-/**
- * What LiSA learns for a model, as a GGUF file: metadata (the base's fingerprint, the rank) and six tensors for each layer that
- * it replaces. Shapes: H = nHead, G = nHeadKv, r = rank, m = inner width of the network.
- */
-import type { ModelShape } from '../core/shape.ts'
-import { KvasirError } from '../core/errors.ts'
-import type { Pointer } from '../ggml/bindings.ts'
-import { DEVICE_TYPE_CPU } from '../ggml/backend.ts'
-import { ggml } from '../ggml/library.ts'
-import type { RopeParams } from '../ggml/ops.ts'
-import { nBytes, shapeOf, stridesOf, type Tensor } from '../ggml/tensor.ts'
-import { F16, F32, typeName } from '../ggml/types.ts'
-import type { GgufValue } from '../weights/gguf-values.ts'
-import { type GgufSource, openGguf } from '../weights/gguf.ts'
-import { readTensor } from '../weights/read-tensor.ts'
+/** A LiSA adapter in memory, as graphs use it: read from its file, checked, and freed when nothing uses it any more. */
+import { KvasirError } from '../../../core/errors.ts'
+import type { ModelShape } from '../../../core/shape.ts'
+import { DEVICE_TYPE_CPU } from '../../../ggml/backend.ts'
+import type { Pointer } from '../../../ggml/bindings.ts'
+import { ggml } from '../../../ggml/library.ts'
+import { nBytes, shapeOf, stridesOf, type Tensor } from '../../../ggml/tensor.ts'
+import { F16, F32, typeName } from '../../../ggml/types.ts'
+import { type GgufSource, openGguf } from '../../../weights/gguf.ts'
+import { readTensor } from '../../../weights/read-tensor.ts'
+import { attentionInvalid } from '../refusals.ts'
+import {
+  LISA_ARCHITECTURE,
+  LISA_KEYS,
+  lisaName,
+  lisaShapes,
+  type LisaShapes,
+  type LisaSizes,
+  type LisaTensor,
+  lisaTensors,
+} from './adapter-file.ts'
 
-export const LISA_ARCHITECTURE = 'kvasir-lisa'
-const KEYS = { base: 'lisa.base', rank: 'lisa.rank', hidden: 'lisa.hidden', layers: 'lisa.layers' } as const
 const MOST_HIDDEN = 2 ** 16
-
-export interface LisaSizes {
-  readonly rank: number
-  /** m, 0 … */
-  readonly hidden: number
-}
-
-/** Tensors of a layer, as files have them and training makes them. */
-export interface LisaShapes {
-  /** [nEmbd, H · r] and [nEmbd, G · r]. */
-  readonly q: readonly number[]
-  readonly k: readonly number[]
-  /** A: [H, H]. */
-  readonly align: readonly number[]
-  /** W1: [H, m], and W2: [m, H]. */
-  readonly inner: readonly number[]
-  readonly outer: readonly number[]
-  /** [r / 2]: tokens in which a rotary pair turns by one radian; infinite for one that does not turn. */
-  readonly period: readonly number[]
-}
-
-export type LisaTensor = keyof LisaShapes
-
-/** Those there are: without inner width there is no network, and scores are aligned by A alone. */
-export function lisaTensors({ hidden }: LisaSizes): readonly LisaTensor[] {
-  return ['q', 'k', 'align', ...(hidden > 0 ? (['inner', 'outer'] as const) : []), 'period']
-}
-
-export function lisaShapes({ nEmbd, nHead, nHeadKv }: ModelShape, { rank, hidden }: LisaSizes): LisaShapes {
-  return {
-    q: [nEmbd, nHead * rank],
-    k: [nEmbd, nHeadKv * rank],
-    align: [nHead, nHead],
-    inner: [nHead, hidden],
-    outer: [hidden, nHead],
-    period: [rank / 2],
-  }
-}
-
-export function lisaName(il: number, tensor: LisaTensor): string {
-  return `blk.${il}.lisa_${tensor}.weight`
-}
-
-export function lisaMetadata(base: string, { rank, hidden }: LisaSizes, layers: readonly number[]): [string, GgufValue][] {
-  return [
-    ['general.architecture', { kind: 'str', value: LISA_ARCHITECTURE }],
-    [KEYS.base, { kind: 'str', value: base }],
-    [KEYS.rank, { kind: 'u32', value: rank }],
-    [KEYS.hidden, { kind: 'u32', value: hidden }],
-    [KEYS.layers, { kind: 'u32[]', value: layers }],
-  ]
-}
-
-/** Neighbouring pairs, each turned as far as its period says: theta = position / period. */
-export function lisaRope(rope: RopeParams, rank: number): RopeParams {
-  return { ...rope, mode: 0, nDims: rank, freqBase: 1, freqScale: 1, extFactor: 0, attnFactor: 1 }
-}
 
 /** One layer, ready for graphs. Matrices over heads are transposed: the result's heads in dimension 0. */
 export interface LisaLayer {
@@ -120,19 +67,19 @@ export function lisaAdapter(path: string, shape: ModelShape): LisaAdapter {
 
 function load(source: GgufSource, shape: ModelShape): LisaAdapter {
   const fail = (reason: string): never => {
-    throw new KvasirError('attention_invalid', { reason: `'${source.path}' ${reason}`, param: 'attention' })
+    throw attentionInvalid(`'${source.path}' ${reason}`)
   }
   const count = (key: string, most: number): number => {
     const value = source.metadata(key)
     return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= most ? Number(value) : fail(`has no usable ${key}`)
   }
   if (source.metadata('general.architecture') !== LISA_ARCHITECTURE) fail('is no LiSA adapter')
-  const base = source.metadata(KEYS.base)
+  const base = source.metadata(LISA_KEYS.base)
   if (shape.base && base !== shape.base.fingerprint)
     fail(`was made for another model than '${shape.base.path}': for one of fingerprint ${String(base).slice(0, 32)}`)
-  const sizes = { rank: count(KEYS.rank, shape.headDim), hidden: count(KEYS.hidden, MOST_HIDDEN) }
+  const sizes = { rank: count(LISA_KEYS.rank, shape.headDim), hidden: count(LISA_KEYS.hidden, MOST_HIDDEN) }
   if (sizes.rank % 2 !== 0 || sizes.rank === 0) fail(`has rank ${sizes.rank}, and pairs are rotated`)
-  const layers = source.metadata(KEYS.layers)
+  const layers = source.metadata(LISA_KEYS.layers)
   if (!Array.isArray(layers) || !layers.every((il) => Number.isInteger(il) && il > 0 && il < shape.nLayer))
     return fail(`has no list of layers from 1 to ${shape.nLayer - 1}`)
   return place(source, { shapes: lisaShapes(shape, sizes), sizes, layers: layers as number[], fail })

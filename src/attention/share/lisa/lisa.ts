@@ -20,15 +20,26 @@
  * products, and its scores, 4·H·T bytes per query, stay in memory: prompts are read in smaller pieces.
  */
 import { z } from 'zod'
-import { KvasirError } from '../core/errors.ts'
-import type { ModelShape } from '../core/shape.ts'
-import type { Tensor } from '../ggml/tensor.ts'
-import { lisaAdapter, type LisaAdapter, type LisaLayer, lisaRope } from './lisa-adapter.ts'
-import type { AttentionLayer, Projected, Share, ShareMethod, Step } from './method.ts'
-import { partPositions, queriesAtOnce, rotate, softmax, ungroupHeads, weighStored } from './pieces.ts'
+import type { ModelShape } from '../../../core/shape.ts'
+import type { Graph } from '../../../ggml/graph.ts'
+import type { Tensor } from '../../../ggml/tensor.ts'
+import { ungroupHeads } from '../../kernels/heads.ts'
+import { queriesAtOnce } from '../../kernels/memory.ts'
+import { softmax } from '../../kernels/softmax.ts'
+import { applyValues } from '../../kernels/values.ts'
+import type { AttentionLayer, Share, ShareMethod } from '../../method.ts'
+import { projections } from '../../projected.ts'
+import { refusalOf, refusesLayer, refusesSharing } from '../refusals.ts'
+import { resourcePath } from '../resource.ts'
+import { lisaRope } from './adapter-file.ts'
+import { lisaAdapter, type LisaAdapter, type LisaLayer } from './adapter.ts'
 
 const options = z.object({
-  adapter: z.string().max(4096).optional().describe('the file that `kvasir train lisa` wrote for the model (no default)'),
+  adapter: z
+    .string()
+    .max(4096)
+    .optional()
+    .describe('the file that `kvasir train lisa` wrote for the model; a name on a server (no default)'),
 })
 
 const NEEDS_SCORES = 'a replaced layer takes the scores of all keys from the layer before, where the other reads only some'
@@ -40,23 +51,32 @@ export const lisa: ShareMethod<typeof options> = {
   source: 'LiSA, arXiv 2408.01890',
   cost: 'G·T·(r + d)·e bytes per replaced layer and token, with r = d/8 0.56 of dense; prompts in pieces, by products',
   options,
-  exactFor: () => ({}),
-  tightFor: () => ({}),
   example: 'adapter=models/kvasir-demo-lisa.gguf',
   needs: 'an adapter that `kvasir train lisa` made for the model',
   wantsSameRows: true,
   conflicts: { hip: NEEDS_SCORES, sparq: NEEDS_SCORES },
   refuses(shape, { adapter }) {
+    const reason = refusesSharing(shape) ?? refusesScores(shape)
+    if (reason !== null) return reason
     if (!adapter) return 'it needs what was learnt for the model, lisa:adapter=FILE; `kvasir train lisa` makes such a file'
-    try {
-      lisaAdapter(adapter, shape)
-      return null
-    } catch (error) {
-      if (error instanceof KvasirError) return error.message.replace(/^attention: /, '')
-      throw error
-    }
+    return refusalOf(() => adapterOf(shape, adapter))
   },
-  bind: ({ adapter }, shape) => lisaShare(lisaAdapter(adapter ?? '', shape), shape),
+  bind: ({ adapter }, shape) => lisaShare(adapterOf(shape, adapter ?? ''), shape),
+}
+
+/** Errors: those of {@link resourcePath} and {@link lisaAdapter}. */
+function adapterOf(shape: ModelShape, name: string): LisaAdapter {
+  return lisaAdapter(resourcePath(shape, name), shape)
+}
+
+/** Why scores cannot go from layer to layer, or null. */
+function refusesScores({ layers }: ModelShape): string | null {
+  const capped = layers.find(({ softcap }) => softcap !== null)
+  if (capped)
+    return `its scores are capped (layer ${capped.il}: ${capped.softcap}), and LiSA sums scores of two layers as they are`
+  const windowed = layers.find(({ visible }) => visible !== 'causal')
+  if (windowed) return `layer ${windowed.il} does not see all tokens, and LiSA takes all scores of a layer into the next`
+  return layers.map((layer) => refusesLayer(layer, layers[0]!)).find((reason) => reason !== null) ?? null
 }
 
 export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Share {
@@ -64,73 +84,61 @@ export function lisaShare({ rank, layers }: LisaAdapter, shape: ModelShape): Sha
   const goesOn = (il: number) => !isReplaced(il) && isReplaced(il + 1)
   return {
     /** What is kept beside values is keys, whole or some of them. */
-    stores(il, own) {
+    stores({ il }, own) {
       if (!isReplaced(il)) return own
       const ofLowRank = Object.entries(own).map(([name, store]) => [name, name === 'v' ? store : { ...store, width: rank }])
       return Object.fromEntries(ofLowRank)
     },
-    needsProbabilities: (il) => isReplaced(il) || goesOn(il),
-    keyShare: (il) => (isReplaced(il) ? (1 + rank / shape.headDim) / 2 : 1),
+    wantsProbs: (il) => isReplaced(il) || goesOn(il),
+    costShare: (il) => (isReplaced(il) ? (1 + rank / shape.headDim) / 2 : 1),
     /** Scores of two layers and what the network makes of them are in memory at once. */
-    mostTokens: (cache) => (layers.size === 0 ? Infinity : queriesAtOnce({ ...shape, nHead: 4 * shape.nHead }, cache)),
-    nNodes: () => 32,
+    maxChunk: (cache) => (layers.size === 0 ? Infinity : queriesAtOnce({ nHead: 4 * shape.nHead }, cache)),
 
-    start(step, part, own) {
-      const positions = partPositions(step, part)
-      /** f32[nRead, n · g, G] of the layer before. */
+    record({ g, nTokens: n, positions }, _, base) {
+      /** f32[nKv, n · g, G] of the layer before, scaled. */
       let scores: Tensor | null = null
       return (layer, projected) => {
         const replaced = layers.get(layer.il)
-        if (!replaced && !goesOn(layer.il)) return own.attend(layer, projected).o
-        const [as, from] = replaced ? lowRank({ step, positions, rank }, replaced, { layer, projected }) : [layer, projected]
-        own.store(as, from)
-        const kept = own.kept(as, from)
-        const products = own.scores(kept, from)
+        if (!replaced && !goesOn(layer.il)) return base.attend(layer, projected).o
+        const ours = replaced ? lowRank(layer, replaced, rank) : layer
+        const from = replaced ? projections(g, ours, { x: projected.x, positions, v: projected.v }) : projected
+        base.store(ours, from)
+        const view = base.view(ours, from)
+        const products = base.scores(view, from)
         scores = replaced
-          ? aligned(step, replaced, { before: scores!, products })
-          : step.g.scale(products, 1 / Math.sqrt(shape.headDim))
-        const p = softmax(scaled(step), scores, kept.mask, part.nTokens)
-        return ungroupHeads(step, weighStored(step, p, kept.v), part.nTokens)
+          ? aligned(g, replaced, { nHead: layer.nHead, before: scores!, products })
+          : g.scale(products, layer.scale)
+        const p = softmax(g, { ...layer, scale: 1 }, scores, { mask: view.mask, n })
+        return ungroupHeads(g, layer, applyValues(g, layer, p, view), n)
       }
     },
   }
 }
 
-/** The step for scores that are scaled already. */
-function scaled(step: Step): Step {
-  return { ...step, shape: { ...step.shape, headDim: 1 } }
-}
-
-interface LowRank {
-  readonly step: Step
-  readonly positions: Tensor
-  readonly rank: number
-}
-
-/** Q' / √r and K', f32[r, H, n] and f32[r, G, n], as a layer whose heads have r elements. */
-function lowRank(
-  { step, positions, rank }: LowRank,
-  { q: wq, k: wk, ropeFactors }: LisaLayer,
-  { layer, projected }: { readonly layer: AttentionLayer; readonly projected: Projected },
-): [AttentionLayer, Projected] {
-  const { g } = step
-  const as: AttentionLayer = {
-    ...{ il: layer.il, output: layer.output, ropeFactors },
-    ...{ q: { weight: wq, bias: null }, k: { weight: wk, bias: null }, v: layer.v },
-    rope: lisaRope(layer.rope, rank),
+/** The layer with queries and keys of `rank` elements. Queries, which are few, are scaled in place of scores. */
+export function lowRank(layer: AttentionLayer, { q, k, ropeFactors }: LowRank, rank: number): AttentionLayer {
+  const rope = lisaRope(rank)
+  return {
+    ...layer,
+    dK: rank,
+    scale: 1,
+    project(g, x, which) {
+      if (which === 'v') return layer.project(g, x, which)
+      const y = g.mulMat(which === 'q' ? q : k, x)
+      const heads = g.reshape(y, rank, y.ne[0] / rank, y.ne[1])
+      return which === 'q' ? g.scale(heads, 1 / Math.sqrt(rank)) : heads
+    },
+    rotate: (g, x, positions) => g.ropeExt(x, positions, ropeFactors, rope),
   }
-  const { x, v } = projected
-  const heads = (weight: Tensor) => g.reshape(g.mulMat(weight, x), rank, weight.ne[1] / rank, x.ne[1])
-  const q = g.scale(heads(wq), 1 / Math.sqrt(rank))
-  const k = heads(wk)
-  const turned = (y: Tensor) => rotate(step, as, y, positions)
-  return [as, { x, q, k, v, rotated: { q: turned(q), k: turned(k) } }]
 }
+
+type LowRank = Pick<LisaLayer, 'q' | 'k' | 'ropeFactors'>
 
 /** Keys whose scores of all heads are computed together: reads cover whole multiples of the second, long ones of the first. */
 const BLOCKS = [256, 64]
 
 interface Scores {
+  readonly nHead: number
   /** f32[m, n · g, G] */
   readonly before: Tensor
   readonly products: Tensor
@@ -142,13 +150,12 @@ interface Scores {
  * The heads of a key lie far apart. As sums of whole stretches of keys (out_prod) they need not be brought together first, and
  * stretches that are not too long stay, with all their heads, in a processor's nearest memory.
  */
-function aligned({ g, shape }: Step, { align, network }: LisaLayer, { before, products }: Scores): Tensor {
-  const H = shape.nHead
+function aligned(g: Graph, { align, network }: LisaLayer, { nHead: H, before, products }: Scores): Tensor {
   const [m, rows, G] = before.ne
   const block = BLOCKS.find((size) => m % size === 0)!
   const nBlocks = (m * rows * G) / (block * H)
   const x = g.permute(g.reshape(before, block, nBlocks, H), 0, 2, 1, 3) // [block, H, nBlocks]
-  const over = (weights: Tensor, y: Tensor) => g.outProd(y, g.stretch(weights, nBlocks))
+  const over = (weights: Tensor, y: Tensor) => g.outProd(y, g.broadcast(weights, nBlocks))
   const linear = over(align, x)
   const mixed = network ? g.add(linear, over(network.outer, g.silu(over(network.inner, x)))) : linear
   return g.reshape(g.add(g.reshape(products, block, nBlocks, H), g.permute(mixed, 0, 2, 1, 3)), m, rows, G)

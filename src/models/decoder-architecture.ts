@@ -1,0 +1,15 @@
+/** An architecture from how it differs. */
+import { decoderModel } from './decoder.ts'
+import { decoderHyperparameters } from './decoder-shape.ts'
+import type { DecoderSpec } from './decoder-spec.ts'
+import { decoderWeights } from './decoder-weights.ts'
+import type { Architecture } from './model.ts'
+
+export function decoderArchitecture(spec: DecoderSpec): Architecture {
+  return {
+    gguf: spec.gguf,
+    huggingface: spec.huggingface,
+    hyperparameters: (source) => decoderHyperparameters(spec, source),
+    build: (hp, source, uploader) => decoderModel(decoderWeights(spec, hp, source, uploader)),
+  }
+}
