@@ -4,6 +4,9 @@
  *
  * A method says what a key is worth: numbers that it records for each key. What of them remains, who leaves and when is here.
  * Of equal scores the oldest key leaves first.
+ *
+ * All layers hold the same number of rows, each its own choice of them: so layers that read each other's keys, or see only a window
+ * of them, are not served.
  */
 import type { z } from 'zod'
 import type { LayerShape, ModelShape } from '../../core/shape.ts'

@@ -12,7 +12,8 @@
  * start again at 0 every {@link TURN} tokens; while a window spans two such turns, a copy of it is rotated.
  *
  * Where we differ: the official code reads a prompt in one dense pass and evicts afterwards. Here every query of a prompt
- * sees what it would have seen token by token, so chunks do not matter, and memory stays bounded while it is read.
+ * sees what it would have seen token by token, so chunks do not matter, and memory stays bounded while it is read. In a layer
+ * with a window of its own a query sees what both leave, so there a sink is lost when it leaves the layer's window.
  *
  * Cost per token and layer: 2·G·(sink + window)·d·e bytes read, 4·H·(sink + window)·d FLOPs.
  */
