@@ -4,6 +4,9 @@
  *
  * A method says what a key is worth: numbers that it records for each key. What of them remains, who leaves and when is here.
  * Of equal scores the oldest key leaves first.
+ *
+ * All layers hold the same number of rows, each its own choice of them: so layers that read each other's keys, or see only a window
+ * of them, are not served.
  */
 import type { z } from 'zod'
 import type { LayerShape, ModelShape } from '../../core/shape.ts'
@@ -125,15 +128,12 @@ export function scoreLayout({ nHeadKv: nHead }: LayerShape, width = 1): StoreLay
 
 /** The newest `nNew` keys had nothing before: what stands in their rows was of others. */
 function addFresh({ rows, stores }: CacheLayer, nNew: number): void {
-  const store = storeOf(stores, 'score')
-  const [score, fresh] = [store, storeOf(stores, 'fresh')].map((one) => one.data() as Float32Array) as [
-    Float32Array,
-    Float32Array,
-  ]
-  const { width } = store.layout
+  const { layout, capacity } = storeOf(stores, 'score')
+  const [score, fresh] = ['score', 'fresh'].map((name) => storeOf(stores, name).data()) as [Float32Array, Float32Array]
   for (const [head, map] of rows.entries()) {
-    const at = (row: number) => (head * store.capacity + row) * width
-    for (let i = at(0); i < at(map.highWater); i++) score[i]! += fresh[i]!
+    const at = (row: number) => (head * capacity + row) * layout.width
+    const end = at(map.highWater)
+    for (let i = at(0); i < end; i++) score[i]! += fresh[i]!
     for (let rank = map.nRows - nNew; rank < map.nRows; rank++) {
       const row = map.row(rank)
       score.set(fresh.subarray(at(row), at(row + 1)), at(row))
@@ -163,7 +163,7 @@ function scoresOf({ rows, stores }: CacheLayer, n: number, perLayer: boolean): F
 
 function lowest(scores: Float32Array): number {
   let lowest = 0
-  for (const [rank, score] of scores.entries()) if (score < scores[lowest]!) lowest = rank
+  for (let rank = 1; rank < scores.length; rank++) if (scores[rank]! < scores[lowest]!) lowest = rank
   return lowest
 }
 

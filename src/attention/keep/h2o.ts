@@ -10,11 +10,12 @@
  *
  * Where we differ: query heads that share a KV head share its cache, so their scores are put together (`aggregate`); the
  * paper's models have no such groups. Of equal scores the oldest key leaves first; the paper leaves that open. `budget` counts
- * the key of the token being computed too, for it is in memory beside those that are kept.
+ * the key of the token being computed too, for it is in memory beside those that are kept. When keys leave, and which models are
+ * refused, is the same for all methods by score (by-score.ts).
  *
  * Cost per token and layer: 2·G·(heavy + recent + 1)·d·e bytes read, 4·H·(heavy + recent + 1)·d FLOPs, and the scores: 8 bytes
  * per key and KV head. A prompt is held whole until its end, and read by products instead of flash attention, which tells no
- * probabilities, in blocks (column-sums.ts): about 4.6 instead of 2.6 ns of one core per query, head and key.
+ * probabilities, in blocks (block-reader.ts): about 4.6 instead of 2.6 ns of one core per query, head and key.
  */
 import { z } from 'zod'
 import type { LayerShape } from '../../core/shape.ts'
@@ -86,6 +87,7 @@ export const h2o = keepByScore<typeof options>({
     }),
   }),
 })
+
 const widthOf = ({ nHead, nHeadKv }: LayerShape, { aggregate }: Options) => (aggregate === 'max' ? nHead / nHeadKv : 1)
 
 /** What a layer stores, in the smallest types. */

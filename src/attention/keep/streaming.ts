@@ -12,7 +12,8 @@
  * start again at 0 every {@link TURN} tokens; while a window spans two such turns, a copy of it is rotated.
  *
  * Where we differ: the official code reads a prompt in one dense pass and evicts afterwards. Here every query of a prompt
- * sees what it would have seen token by token, so chunks do not matter, and memory stays bounded while it is read.
+ * sees what it would have seen token by token, so chunks do not matter, and memory stays bounded while it is read. In a layer
+ * with a window of its own a query sees what both leave, so there a sink is lost when it leaves the layer's window.
  *
  * Cost per token and layer: 2·G·(sink + window)·d·e bytes read, 4·H·(sink + window)·d FLOPs.
  */
@@ -82,7 +83,8 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep<F
         for (let i = 0; i < chunk.nTokens; i++) {
           const [first, end] = visiblePositions(visible, nBefore + i)
           const oldest = sink + nDropped(nBefore + i)
-          for (const [row, position] of positions.entries()) {
+          for (let row = 0; row < chunk.nKv; row++) {
+            const position = positions[row]!
             const isSeen = position >= first && position < end && (position < sink || position >= oldest)
             mask[i * chunk.nKv + row] = isSeen ? 0 : MASKED
           }
@@ -158,15 +160,12 @@ export function keepStreaming(sink: number, window: number, turn = TURN): Keep<F
       const { nRows } = cache.rows
       const nSurplus = nRows - nKept
       if (nSurplus <= 0) return
-      const ranks = Array.from({ length: nKept }, (_, rank) => (rank < sink ? rank : rank + nSurplus))
-      for (const [il, { rows }] of cache.owned) {
-        if (nSurplus === 1) for (const map of rows) map.drop(sink)
-        else
-          cache.keep(
-            il,
-            rows.map(() => ranks),
-          )
+      if (nSurplus === 1) {
+        for (const [, { rows }] of cache.owned) for (const map of rows) map.drop(sink)
+        return
       }
+      const ranks = Array.from({ length: nKept }, (_, rank) => (rank < sink ? rank : rank + nSurplus))
+      for (const [il, { rows }] of cache.owned) cache.keep(il, Array(rows.length).fill(ranks))
     },
   }
 }
