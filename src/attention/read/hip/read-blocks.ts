@@ -19,7 +19,8 @@ export interface When {
   readonly refresh: number
 }
 
-type Facts = null | Decode | Prefill // null: all that could be chosen is all there is
+/** Null if all that could be chosen is all there is. */
+type Facts = null | Decode | Prefill
 
 type Decode = {
   /** Row i is the row of rank i. */
@@ -86,7 +87,7 @@ export function readBlocks(choice: Choice, { nDense, refresh }: When, layers: re
       const stored = g.reshape(tensor, choice.nSlots, tensor.ne[2])
       const reader = new BlockReader(view, inputs, isIdentity ? null : rowsByRank(chunk, view.layer))
       const selected = isDue ? reader.search(view.q) : stored
-      // If the step fails, another search is due for the next one: nobody misses what was overwritten.
+      // What is overwritten serves nobody any more: until a step has succeeded and was noted, each one searches (isDue).
       if (isDue) g.expand(g.cpy(selected, stored))
       return reader.attendOne(selected, wantsProbs)
     }

@@ -62,13 +62,7 @@ export class ValueMean {
     const { g } = this.#chunk
     const mean = this.#way === 'running' ? this.#forward(layer, projected.v) : this.#ofAll(view)
     this.#after.set(layer.il, mean)
-    g.expand(
-      g.setRows(
-        this.#stored(layer),
-        mean,
-        this.#place('to', 1, (at) => 1 - at),
-      ),
-    )
+    g.expand(g.setRows(this.#stored(layer), mean, this.#place('other', 1)))
   }
 
   /** f32[dV, 1, G], once the new rows are written: with these, or, where no query sees its own key, without them. */
@@ -88,24 +82,22 @@ export class ValueMean {
 
   /** f32[dV, 1, G] as the last step left it. */
   #before(layer: AttentionLayer): Tensor {
-    const stored = this.#stored(layer)
     const { g } = this.#chunk
-    return this.#chunk.once(`mean: before of ${layer.kvSource}`, () =>
-      g.getRows(
-        stored,
-        this.#place('from', stored.ne[2], (at) => at),
-      ),
-    )
+    const stored = this.#stored(layer)
+    return this.#chunk.once(`mean: before of ${layer.kvSource}`, () => g.getRows(stored, this.#place('current', stored.ne[2])))
   }
 
   #stored({ il }: AttentionLayer): Tensor {
     return this.#chunk.layer(il).stores['mean']!.tensor
   }
 
-  /** i32[1, n]: one of the two places. */
-  #place(name: string, n: number, of: (at: number) => number): Tensor {
-    return this.#chunk.once(`mean: ${name} ${n}`, () =>
-      this.#chunk.input(I32, [1, n], (data, cache) => data.fill(of(memoOf(cache).at))),
+  /** Where the mean stands, or the place beside it: i32[1, n]. */
+  #place(which: 'current' | 'other', n: number): Tensor {
+    return this.#chunk.once(`mean: ${which} place for ${n}`, () =>
+      this.#chunk.input(I32, [1, n], (data, cache) => {
+        const { at } = memoOf(cache)
+        data.fill(which === 'current' ? at : 1 - at)
+      }),
     )
   }
 
