@@ -40,8 +40,6 @@ export function attendIn(
 /** Keys and values of nothing, for all of a chunk's tokens. */
 function zeros(chunk: Chunk, { dK, dV, nHeadKv }: AttentionLayer): { readonly k: Tensor; readonly v: Tensor } {
   const of = (width: number) =>
-    chunk.once(`zeros:${width}:${nHeadKv}`, () =>
-      chunk.input(F32, [width, nHeadKv, chunk.nTokens], (data) => data.fill(0)),
-    )
+    chunk.once(`zeros:${width}:${nHeadKv}`, () => chunk.input(F32, [width, nHeadKv, chunk.nTokens], (data) => data.fill(0)))
   return { k: of(dK), v: of(dV) }
 }

@@ -107,13 +107,13 @@ export interface Keep<F extends Json = any> extends Axis<F> {
 
 export interface KeepPart {
   /** Writes a chunk's new rows to stores of a layer. Keys come rotated to their positions, or, where these change, unrotated. */
-  write(layer: WrittenLayer, rows: NewRows): void
+  readonly write: (layer: WrittenLayer, rows: NewRows) => void
   /** What there is to read in a layer, once the new rows are written. */
-  view(layer: AttentionLayer, projected: Projected): KvView
+  readonly view: (layer: AttentionLayer, projected: Projected) => KvView
   /** Products of queries and keys f32[nKv, n · g, G], not scaled, where they are not simply those of {@link view}. */
-  scores?(view: KvView, projected: Projected): Tensor
+  readonly scores?: (view: KvView, projected: Projected) => Tensor
   /** How a prompt is read; a share may need the probabilities. */
-  prefill?(view: KvView, projected: Projected, wantsProbs: boolean): ReadResult
+  readonly prefill?: (view: KvView, projected: Projected, wantsProbs: boolean) => ReadResult
   /** Sees the probabilities of a layer. */
   observe?(il: number, p: NonNullable<ReadResult['p']>): void
 }
@@ -138,13 +138,13 @@ export interface ReadPart {
 
 /** What the other two axes do with a chunk in one layer, for the share axis to call, in whole or in parts. */
 export interface BaseAttention extends Pick<KeepPart, 'write' | 'view'> {
-  read(view: KvView, projected: Projected): ReadResult
+  readonly read: (view: KvView, projected: Projected) => ReadResult
   /** Products of queries and keys f32[nKv, n · g, G], not scaled and not masked, as dense attention has them. */
-  scores(view: KvView, projected: Projected): Tensor
+  readonly scores: (view: KvView, projected: Projected) => Tensor
   /** Writes the layer's own keys and values. */
-  store(layer: AttentionLayer, projected: Projected): void
+  readonly store: (layer: AttentionLayer, projected: Projected) => void
   /** All of it: stores and reads. */
-  attend(layer: AttentionLayer, projected: Projected): ReadResult
+  readonly attend: (layer: AttentionLayer, projected: Projected) => ReadResult
   /** Every kept key is read plainly: who has a faster way may read by itself. */
   readonly isPlain: boolean
 }

@@ -1,6 +1,14 @@
 /** What callers of the library write, and how it becomes the engine's request. The command line goes the same way. */
 import { KvasirError } from '../core/errors.ts'
-import type { AttentionSetting, BoundAttention, GenerateRequest, StopReason, Timings, TokenLogprob, Usage } from '../core/request.ts'
+import type {
+  AttentionSetting,
+  BoundAttention,
+  GenerateRequest,
+  StopReason,
+  Timings,
+  TokenLogprob,
+  Usage,
+} from '../core/request.ts'
 import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
 import { encodeChat } from '../text/chat-encoding.ts'

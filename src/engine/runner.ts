@@ -170,7 +170,12 @@ export class Runner implements Disposable {
     const nRows = cache.rows.nRows + tokens.length
     const { nPositions = Infinity } = this.shape
     if (cache.nTokens + tokens.length > nPositions)
-      return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: cache.nTokens + tokens.length, n_ctx: nPositions }) }
+      return {
+        error: new KvasirError('exceed_context_size_error', {
+          n_prompt_tokens: cache.nTokens + tokens.length,
+          n_ctx: nPositions,
+        }),
+      }
     if (nRows > cache.capacity)
       return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity }) }
     const { nVocab } = this.shape

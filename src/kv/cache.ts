@@ -188,7 +188,11 @@ export class KvCache implements Disposable {
     }
     this.checkIntegrity()
     for (const [i, { store }] of this.#held.entries()) {
-      if (heads[i]! < store.layout.nHead) store.keepHeads(Array.from({ length: heads[i]! }, (_, head) => head), 0)
+      if (heads[i]! < store.layout.nHead)
+        store.keepHeads(
+          Array.from({ length: heads[i]! }, (_, head) => head),
+          0,
+        )
     }
     return this.#used()
   }

@@ -102,7 +102,14 @@ export class RowMap {
 
   get state(): RowMapState {
     const { nSeen, nRows, highWater } = this
-    return { nSeen, nRows, highWater, order: this.#order?.slice() ?? null, positions: [...this.#positions], free: [...this.#free] }
+    return {
+      nSeen,
+      nRows,
+      highWater,
+      order: this.#order?.slice() ?? null,
+      positions: [...this.#positions],
+      free: [...this.#free],
+    }
   }
 
   /** Becomes a map of such a state. Errors: an ordinary Error for books that do not agree with themselves. */

@@ -69,7 +69,10 @@ function fromGguf(spec: DecoderSpec, source: WeightSource): Read {
 function fromConfig(spec: DecoderSpec, source: WeightSource): Read {
   const { nFf = 'intermediate_size', activation = 'hidden_act', defaults = {}, tiedByDefault = false } = spec.config ?? {}
   const whole = new Fields(source)
-  const f = typeof source.metadata('text_config') === 'object' && source.metadata('text_config') !== null ? whole.object('text_config') : whole
+  const f =
+    typeof source.metadata('text_config') === 'object' && source.metadata('text_config') !== null
+      ? whole.object('text_config')
+      : whole
   const names = spec.activationNames ?? ['silu']
   const act = f.text(activation) ?? names[0]!
   if (!names.includes(act)) throw f.unsupported(`activation '${act}'`)

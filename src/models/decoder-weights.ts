@@ -118,7 +118,9 @@ export function decoderWeights(spec: DecoderSpec, hp: Hyperparameters, source: W
     tokenEmbedding: up.rows(embedding, nEmbd, nVocab),
     embeddingScale: spec.embeddingScale?.(hp.shape) ?? 1,
     positionEmbedding:
-      nPositions === undefined ? null : up.rows(`${prefix}${names.positions}.weight`, nEmbd, nPositions, isGguf ? 0 : spec.unusedPositions),
+      nPositions === undefined
+        ? null
+        : up.rows(`${prefix}${names.positions}.weight`, nEmbd, nPositions, isGguf ? 0 : spec.unusedPositions),
     layers: shapes.map(({ il }) => layer(il)),
     outputNorm: norm(`${prefix}${names.outputNorm}`),
     output: up.matrix(hp.tiedOutput ? embedding : `${names.output}.weight`, nEmbd, nVocab),

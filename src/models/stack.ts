@@ -29,7 +29,10 @@ export type RunLayer = (il: number, x: Tensor, pass: Pass | null) => Tensor
  * f32[nEmbd, n] through all layers. A group runs `nPasses` times from the same x, of which only the last goes on; the others are
  * for what attention writes meanwhile.
  */
-export function throughLayers(layers: readonly AttentionLayer[], { nPasses, x, run }: { nPasses: number; x: Tensor; run: RunLayer }): Tensor {
+export function throughLayers(
+  layers: readonly AttentionLayer[],
+  { nPasses, x, run }: { nPasses: number; x: Tensor; run: RunLayer },
+): Tensor {
   const groups = groupsOf(layers.map(({ kvSource }) => kvSource))
   let now = x
   for (let il = 0; il < layers.length;) {

@@ -26,11 +26,21 @@ export function linearBlocks(g: Graph, of: Linear, x: Tensor, { blocks, size }: 
   }
   const parts = runsOf(blocks).map(({ first, count }) => {
     const rows = (t: Tensor, along: 0 | 1) =>
-      g.view(t, along === 0 ? [count * size, 1, 1, 1] : [t.ne[0], count * size, 1, 1], [t.nb[1], t.nb[2], t.nb[3]], first * size * t.nb[along])
+      g.view(
+        t,
+        along === 0 ? [count * size, 1, 1, 1] : [t.ne[0], count * size, 1, 1],
+        [t.nb[1], t.nb[2], t.nb[3]],
+        first * size * t.nb[along],
+      )
     const y = g.mulMat(rows(of.weight, 1), x)
     return of.bias ? g.add(y, rows(of.bias, 0)) : y
   })
-  return g.reshape(parts.reduce((all, part) => g.concat(all, part, 0)), size, blocks.length, n)
+  return g.reshape(
+    parts.reduce((all, part) => g.concat(all, part, 0)),
+    size,
+    blocks.length,
+    n,
+  )
 }
 
 /** y f32[size, all, n] → f32[size, blocks.length, n]. */

@@ -256,6 +256,7 @@ describe('h2o', () => {
   it.each([
     ['h2o:heavy=0,recent=0', 'nothing would be kept'],
     ['h2o:budget=100,heavy=50,recent=50', 'leave it out'],
+    ['h2o:budget=20%,heavy=50,recent=50', 'leave it out'],
     ['h2o:budget=100,heavy=100', 'too little'],
     ['h2o:budget=120%', '100%'],
     ['h2o:budget=many', 'budget'],

@@ -41,7 +41,14 @@ async function textOf(events: AsyncIterable<GenerateEvent>): Promise<string> {
 
 describe('a step', () => {
   const tokens = heldoutTokens(120)
-  const SETTINGS = ['dense', 'streaming:window=40', 'h2o:heavy=20,recent=20', 'sparq:from=0,k=32,r=8', 'hip:k=32,window=32', 'chai:ratio=0.5']
+  const SETTINGS = [
+    'dense',
+    'streaming:window=40',
+    'h2o:heavy=20,recent=20',
+    'sparq:from=0,k=32,r=8',
+    'hip:k=32,window=32',
+    'chai:ratio=0.5',
+  ]
 
   it.each(SETTINGS)('in which another sequence computes no numbers: %s goes on as without it', async (setting) => {
     using runner = await newRunner()

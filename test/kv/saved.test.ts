@@ -26,7 +26,10 @@ function filled(): KvCache {
     }
   }
   cache.keepHeads(1, 'k', [0, 2])
-  cache.keep(1, [0, 1, 2].map((head) => Array.from({ length: 30 }, (_, i) => i + head)))
+  cache.keep(
+    1,
+    [0, 1, 2].map((head) => Array.from({ length: 30 }, (_, i) => i + head)),
+  )
   cache.append(3)
   cache.memo = { keep: { heavy: [1, 2] }, read: null }
   return cache
@@ -34,7 +37,10 @@ function filled(): KvCache {
 
 const contentOf = (cache: KvCache) =>
   cache.layers.map(({ stores, rows }) => ({
-    stores: Object.values(stores).map((store) => [store.layout, store.used(rows[0]!.highWater).map((bytes) => Buffer.from(bytes).toString('hex'))]),
+    stores: Object.values(stores).map((store) => [
+      store.layout,
+      store.used(rows[0]!.highWater).map((bytes) => Buffer.from(bytes).toString('hex')),
+    ]),
     rows: rows.map(({ state }) => state),
   }))
 
@@ -81,7 +87,9 @@ describe('a saved cache', () => {
     using cache = filled()
     const bytes = await saved(cache)
     for (const end of [0, 7, 11, 60, 500, bytes.length - 40, bytes.length - 1])
-      await expect(cache.restore(sourceOf(bytes.subarray(0, end))), `${end} bytes`).rejects.toMatchObject({ code: 'cache_invalid' })
+      await expect(cache.restore(sourceOf(bytes.subarray(0, end))), `${end} bytes`).rejects.toMatchObject({
+        code: 'cache_invalid',
+      })
     for (const at of [0, 9, 30, 800, bytes.length - 100, bytes.length - 1]) {
       const turned = Buffer.from(bytes)
       turned[at]! ^= 4

@@ -5,7 +5,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { canonicalSpec } from '../../src/attention/spec.ts'
 import { KvasirError } from '../../src/core/errors.ts'
-import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, GenerateResult, StopReason, TokenLogprob } from '../../src/core/request.ts'
+import type {
+  AttentionSetting,
+  BoundAttention,
+  GenerateEvent,
+  GenerateRequest,
+  GenerateResult,
+  StopReason,
+  TokenLogprob,
+} from '../../src/core/request.ts'
 import type { EngineStats, FinishedRequest } from '../../src/engine/engine.ts'
 import type { ServedEngine } from '../../src/server/served-engine.ts'
 import type { ChatTemplate } from '../../src/text/chat-template.ts'

@@ -40,14 +40,14 @@ export interface KeyScore extends Pick<Keep, 'wantsProbs' | 'prefills' | 'maxChu
 
 export interface Scored {
   /** Where the numbers of a layer's keys go: f32[width, rows, G]. */
-  into(il: number): Store
+  readonly into: (il: number) => Store
   /** Rows that were there before the chunk; said only if it has several tokens. */
   readonly nBefore: number
 }
 
 /** A method, with its score in the place of what {@link KeepMethod} asks for. */
 export interface ScoredMethod<O extends z.ZodObject> extends Omit<KeepMethod<O>, 'axis' | 'bind'> {
-  score(options: z.output<O>, shape: ModelShape): KeyScore
+  readonly score: (options: z.output<O>, shape: ModelShape) => KeyScore
 }
 
 export function keepByScore<O extends z.ZodObject>({ score, ...method }: ScoredMethod<O>): KeepMethod<O> {

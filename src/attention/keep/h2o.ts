@@ -27,6 +27,8 @@ import { type Budget, keepByScore, scoreLayout } from './by-score.ts'
 import { storeSums } from './column-sums.ts'
 
 const UNITS = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const
+/** Of the prompt, as in the paper's evaluation: a tenth each of heavy hitters and recent keys. */
+const DEFAULT_BUDGET = '20%'
 const AMOUNT = /^(\d+(?:\.\d+)?)(%|KiB|MiB|GiB)$/
 const tokens = z
   .int()
@@ -37,9 +39,9 @@ const options = z
   .object({
     budget: z
       .union([tokens.min(2), z.string().regex(AMOUNT, 'a share is written 20%, a size 64MiB')])
-      .default('20%')
+      .optional()
       .describe(
-        'keys per KV head that are in memory at once, the current one too: tokens, a share of the prompt (20%), or bytes (64MiB)',
+        'keys per KV head that are in memory at once, the current one too: tokens, a share of the prompt (as the default, 20%), or bytes (64MiB)',
       ),
     heavy: tokens.optional().describe('heavy hitters that are kept (tokens; default: half of the budget, or what recent leaves)'),
     recent: tokens.optional().describe('most recent keys that are kept (tokens; default: the rest of the budget)'),
@@ -53,7 +55,7 @@ const options = z
     message: 'a prompt has no more than 100%',
   })
   .refine(({ heavy, recent }) => heavy !== 0 || recent !== 0, { path: ['recent'], message: 'nothing would be kept' })
-  .refine(({ budget, heavy, recent }) => heavy === undefined || recent === undefined || budget === '20%', {
+  .refine(({ budget, heavy, recent }) => budget === undefined || heavy === undefined || recent === undefined, {
     path: ['budget'],
     message: 'heavy and recent together are the budget: leave it out',
   })
@@ -99,7 +101,7 @@ function smallest(layer: LayerShape, chosen: Options): LayerLayout {
 }
 
 /** In tokens, for a cache that has just read its prompt. */
-function resolve({ budget, heavy, recent }: Options, cache: KvCache): Budget {
+function resolve({ budget = DEFAULT_BUDGET, heavy, recent }: Options, cache: KvCache): Budget {
   if (heavy !== undefined && recent !== undefined) return { best: heavy, recent }
   const kept = Math.max(1, nRowsOf(budget, cache) - 1)
   if (recent !== undefined) return { best: Math.max(0, kept - recent), recent: Math.min(recent, kept) }
@@ -107,7 +109,7 @@ function resolve({ budget, heavy, recent }: Options, cache: KvCache): Budget {
   return { best: nHeavy, recent: kept - nHeavy }
 }
 
-function nRowsOf(budget: Options['budget'], { layout, nTokens, capacity }: KvCache): number {
+function nRowsOf(budget: string | number, { layout, nTokens, capacity }: KvCache): number {
   if (typeof budget === 'number') return budget
   const bytes = bytesOf(budget)
   if (bytes === null) return Math.floor((Number.parseFloat(budget) / 100) * nTokens)

@@ -9,7 +9,8 @@ import type { KeepPart } from '../method.ts'
 /** `perHead`: every layer and head has rows of its own; otherwise all maps are alike and the first one serves. */
 export function writer(chunk: Chunk, perHead: boolean): KeepPart['write'] {
   return ({ il }, rows) => {
-    for (const [name, x] of Object.entries(rows)) writeRows(chunk, { il, store: storeOf(chunk.layer(il).stores, name), perHead }, x)
+    for (const [name, x] of Object.entries(rows))
+      writeRows(chunk, { il, store: storeOf(chunk.layer(il).stores, name), perHead }, x)
   }
 }
 
