@@ -21,7 +21,9 @@ export interface Usage {
 
 /** Between two looks: long against the ticks of 10 ms in which systems count, short for somebody who waits. */
 const LOOK_SECONDS = 0.2
-/** Since the program started: less exact, but a first step of threads that have no processors takes a second. */
+/** Before we take more again: others pause too, and a step of threads that have no processors takes a second. */
+const CALM_SECONDS = 0.5
+/** Since the program started: less exact, but a step is at stake here too. */
 const FIRST_LOOK_SECONDS = 0.05
 /** While nothing computes we look too, so that the first step after a pause goes by what is, not by the mean of an hour. */
 const PAUSE_SECONDS = 1
@@ -46,9 +48,13 @@ export class FairShare implements Disposable {
 
   /** Threads for the next computation. */
   threadsNow(): number {
-    const pause = this.#before === start ? FIRST_LOOK_SECONDS : LOOK_SECONDS
-    if (this.#most > 1 && performance.now() / 1000 >= this.#before.at + pause) this.#look()
+    if (this.#most > 1 && performance.now() / 1000 >= this.#before.at + this.#pause()) this.#look()
     return this.#nThreads
+  }
+
+  #pause(): number {
+    if (this.#before === start) return FIRST_LOOK_SECONDS
+    return this.#nThreads < this.#most ? CALM_SECONDS : LOOK_SECONDS
   }
 
   #look(): void {
