@@ -82,7 +82,7 @@ for (let round = 0; round < Number(rounds); round++) {
 }
 
 const medians = speeds.map((all) => ({ read: median(all.map((x) => x.read)), written: median(all.map((x) => x.written)) }))
-const cell = (value: number, alone: number) => `${value.toPrecision(3)} | ${(value / alone).toFixed(2)}`
+const cell = (value: number, alone: number) => `${value.toFixed(0)} | ${(value / alone).toFixed(2)}`
 console.log(`| ${processors.length} processors | tokens/s read | of alone | tokens/s written | of alone |`)
 console.log('| --- | --: | --: | --: | --: |')
 for (const [i, [name]] of cases.entries()) {

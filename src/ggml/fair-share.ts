@@ -21,13 +21,17 @@ export interface Usage {
 
 /** Between two looks: long against the ticks of 10 ms in which systems count, short for somebody who waits. */
 const LOOK_SECONDS = 0.2
+/** Before we take more again: others pause too, and a step of threads that have no processors takes a second. */
+const CALM_SECONDS = 0.5
+/** Since the program started: less exact, but a step is at stake here too. */
+const FIRST_LOOK_SECONDS = 0.05
 /** While nothing computes we look too, so that the first step after a pause goes by what is, not by the mean of an hour. */
 const PAUSE_SECONDS = 1
 /** Others may take so much of a processor before we leave it to them: there always is a little going on. */
 const SLACK = 0.3
 
 const processors = allowedProcessors()
-/** Programs and models take a while to load: long enough to know at the first step. */
+/** Taken when the program starts: by the first step, models have taken a while to load. */
 const start = currentUsage()
 
 export class FairShare implements Disposable {
@@ -44,8 +48,13 @@ export class FairShare implements Disposable {
 
   /** Threads for the next computation. */
   threadsNow(): number {
-    if (this.#most > 1 && performance.now() / 1000 >= this.#before.at + LOOK_SECONDS) this.#look()
+    if (this.#most > 1 && performance.now() / 1000 >= this.#before.at + this.#pause()) this.#look()
     return this.#nThreads
+  }
+
+  #pause(): number {
+    if (this.#before === start) return FIRST_LOOK_SECONDS
+    return this.#nThreads < this.#most ? CALM_SECONDS : LOOK_SECONDS
   }
 
   #look(): void {
