@@ -147,9 +147,10 @@ export class Attention implements BoundAttention {
         keep.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
       },
       attend: (layer, projected) => {
-        if (layer.kvSource === layer.il) base.store(layer, projected)
+        const isOwner = layer.kvSource === layer.il
+        if (isOwner) base.store(layer, projected)
         const view = keep.view(layer, projected)
-        if (this.#reads(layer)) ordinary.write?.(view, projected)
+        if (isOwner && this.#reads(layer)) ordinary.write?.(view, projected)
         const found = base.read(view, projected)
         return layer.visible === 'strict' ? { ...found, o: afterFirst(chunk, found.o) } : found
       },

@@ -131,7 +131,7 @@ export interface Read<F extends Json = any> extends Axis<F> {
 }
 
 export interface ReadPart {
-  /** Keeps more of the new rows than keys and values; called for every chunk, also for those that somebody else reads. */
+  /** Keeps more of a layer's own new rows than keys and values; called for every chunk, also for those that somebody else reads. */
   write?(view: KvView, projected: Projected): void
   attend(view: KvView, projected: Projected): ReadResult
 }

@@ -78,22 +78,12 @@ export function decoderWeights(spec: DecoderSpec, hp: Hyperparameters, source: W
     const shape = shapes[il]!
     const at = (name: string) => `${prefix}${names.layer}.${il}.${name}`
     const { nHead, nHeadKv, dK, dV } = shape
-    const q = linear(at(names.q), nEmbd, nHead * dK)
-    const k = shape.kvSource === il ? linear(at(names.k), nEmbd, nHeadKv * dK) : null
-    const v = shape.kvSource === il ? linear(at(names.v), nEmbd, nHeadKv * dV) : null
-    const own = (weights: Linear | null, name: string): Linear => {
-      if (weights === null) throw new Error(`layer ${il} has no ${name}`)
-      return weights
-    }
+    const isOwner = shape.kvSource === il
     return {
       attention: decoderAttention(shape, {
-        q,
-        get k() {
-          return own(k, names.k)
-        },
-        get v() {
-          return own(v, names.v)
-        },
+        q: linear(at(names.q), nEmbd, nHead * dK),
+        k: isOwner ? linear(at(names.k), nEmbd, nHeadKv * dK) : null,
+        v: isOwner ? linear(at(names.v), nEmbd, nHeadKv * dV) : null,
         output: linear(at(names.attentionOutput), nHead * dV, nEmbd),
         qNorm: spec.headNorms ? norm(at(names.qNorm), dK) : null,
         kNorm: spec.headNorms ? norm(at(names.kNorm), dK) : null,

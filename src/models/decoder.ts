@@ -14,12 +14,12 @@ import { norm, type Norm } from '../nn/norm.ts'
 import type { ForwardInputs, Model } from './model.ts'
 import { throughLayers } from './stack.ts'
 
-/** A layer's attention with its weights. */
-export interface DecoderAttention extends AttentionLayer {
+/** The weights of a layer's attention. */
+export interface AttentionWeights extends Pick<AttentionLayer, 'sinks' | 'output'> {
   readonly q: Linear
-  /** Asking for those of a layer that reads another's keys and values is an error. */
-  readonly k: Linear
-  readonly v: Linear
+  /** Null in a layer that reads another's keys and values. */
+  readonly k: Linear | null
+  readonly v: Linear | null
   /** Of each head, before rotation: [dK]. */
   readonly qNorm: Norm | null
   readonly kNorm: Norm | null
@@ -30,7 +30,7 @@ export interface DecoderAttention extends AttentionLayer {
 }
 
 export interface DecoderLayer {
-  readonly attention: DecoderAttention
+  readonly attention: AttentionLayer
   readonly attentionNorm: Norm
   /** Of what attention and feed-forward add, before it is added. */
   readonly attentionPostNorm: Norm | null
@@ -53,25 +53,21 @@ export interface Decoder {
 }
 
 /** The attention of a layer from its weights. */
-export function decoderAttention(
-  shape: LayerShape,
-  weights: Omit<DecoderAttention, keyof LayerShape | 'project' | 'rotate'>,
-): DecoderAttention {
-  // Keys and values that a layer lacks may be asked for, but neither here nor by whoever spreads a layer.
-  const { k, v, ...rest } = Object.getOwnPropertyDescriptors(weights)
-  const hidden = { k: { ...k, enumerable: false }, v: { ...v, enumerable: false } }
-  return Object.defineProperties({ ...shape, project, rotate } as DecoderAttention, { ...rest, ...hidden })
-
-  function project(g: Graph, x: Tensor, which: 'q' | 'k' | 'v', heads?: readonly number[]): Tensor {
-    const size = which === 'v' ? shape.dV : shape.dK
-    const plain = () => linear(g, weights[which], x)
-    const y = heads ? linearBlocks(g, weights[which], x, { blocks: heads, size }) : headsOf(g, plain(), size)
-    const ofHead = which === 'q' ? weights.qNorm : which === 'k' ? weights.kNorm : null
-    return ofHead ? norm(g, ofHead, y) : y
-  }
-
-  function rotate(g: Graph, x: Tensor, positions: Tensor): Tensor {
-    return weights.rope ? g.ropeExt(x, positions, weights.ropeFactors, weights.rope) : x
+export function decoderAttention(shape: LayerShape, weights: AttentionWeights): AttentionLayer {
+  const { sinks, output, qNorm, kNorm, rope, ropeFactors } = weights
+  return {
+    ...shape,
+    sinks,
+    output,
+    project(g, x, which, heads) {
+      const size = which === 'v' ? shape.dV : shape.dK
+      const matrix = weights[which]
+      if (matrix === null) throw new Error(`layer ${shape.il} has no ${which} of its own`)
+      const y = heads ? linearBlocks(g, matrix, x, { blocks: heads, size }) : headsOf(g, linear(g, matrix, x), size)
+      const ofHead = which === 'q' ? qNorm : which === 'k' ? kNorm : null
+      return ofHead ? norm(g, ofHead, y) : y
+    },
+    rotate: (g, x, positions) => (rope ? g.ropeExt(x, positions, ropeFactors, rope) : x),
   }
 }
 

@@ -103,9 +103,8 @@ function sparqRead({ r, k, local, store, from, realloc }: Options): Read<Facts> 
       return {
         write(view: KvView, projected: Projected) {
           const { il } = view.layer
-          const { stores, isOwner } = chunk.layer(il)
-          const { kT } = stores
-          if (kT && isOwner) writeRows(chunk, { il, store: kT, perHead: !isWhole }, projected.rotated.k)
+          const { kT } = chunk.layer(il).stores
+          if (kT) writeRows(chunk, { il, store: kT, perHead: !isWhole }, projected.rotated.k)
           mean?.write(view, projected)
         },
         attend(view: KvView) {

@@ -58,7 +58,7 @@ export class ValueMean {
   /** Brings the stored mean of a layer's own rows forward. */
   write(view: KvView, projected: Projected): void {
     const { layer } = view
-    if (this.#way === 'each time' || !this.#chunk.layer(layer.il).isOwner) return
+    if (this.#way === 'each time') return
     const { g } = this.#chunk
     const mean = this.#way === 'running' ? this.#forward(layer, projected.v) : this.#ofAll(view)
     this.#after.set(layer.il, mean)
