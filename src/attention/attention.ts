@@ -54,7 +54,7 @@ export class Attention implements BoundAttention {
     return Math.min(most, this.shape.nPositions ?? Infinity)
   }
 
-  /** An empty cache for up to `nCtx` tokens; see {@link KvCache}. */
+  /** What a cache of this setting stores. */
   layout(types: CacheTypes): CacheLayout {
     const layers = this.shape.layers.map((layer): LayerLayout => {
       const { nHeadKv: nHead, dK, dV } = layer
@@ -76,11 +76,12 @@ export class Attention implements BoundAttention {
     return this.#keep.capacity(nCtx)
   }
 
-  /** Bytes that a token adds, before anything is dropped, and resident bytes of `nTokens` of which none is. */
+  /** Bytes that a token adds before anything is dropped. */
   bytesPerToken(types: CacheTypes): number {
     return bytesPerToken(this.layout(types))
   }
 
+  /** Resident bytes of `nTokens`, if none is dropped. */
   bytesOf(types: CacheTypes, nTokens: number): number {
     return residentTotal(this.layout(types), nTokens)
   }
@@ -187,7 +188,8 @@ export class Attention implements BoundAttention {
 
   /** Times that a chunk reads in a layer: in a group that depends on itself, often in all but the last (iterations.ts). */
   #nRuns(il: number, nTokens: number): number {
-    const isRepeated = this.shape.layers.some((layer) => layer.il <= il && layer.kvSource > il)
+    const { layers, sharing } = this.shape
+    const isRepeated = sharing !== undefined && layers.some((layer) => layer.il <= il && layer.kvSource > il)
     return isRepeated ? this.nPasses(nTokens) : 1
   }
 
