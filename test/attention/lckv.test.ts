@@ -258,6 +258,7 @@ describe('lckv', () => {
   it('is refused where nothing is shared, and beside what shares otherwise', () => {
     const of = (setting: string) => new TestStack(setting, shape('0_3x3_4'), F32).attention
     expect(() => of('lckv+sa')).toThrow('lckv and sa answer the same question')
+    expect(() => of('h2o')).toThrow("h2o cannot serve this model: its layers read each other's keys")
     expect(() => of('lckv+h2o')).toThrow('lckv uses rows of one layer in another, and h2o keeps other rows in each')
     expect(() => new TestStack('lckv', ORDINARY, F32)).toThrow(
       'lckv cannot serve this model: each of its layers has keys and values of its own',
