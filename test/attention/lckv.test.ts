@@ -7,6 +7,7 @@ import { TILE } from '../../src/kv/layout.ts'
 import type { Store } from '../../src/kv/store.ts'
 import { N_LAYER, type StackOracle, TestStack } from '../support/attention-stack.ts'
 import { relativeError, TOLERANCE } from '../support/close.ts'
+import { courseOf, decode, EARLY, LATE, ofTokens, restored } from '../support/course.ts'
 import { N_EMBD } from '../support/layer-shape.ts'
 import { normals } from '../support/random.ts'
 
@@ -257,6 +258,7 @@ describe('lckv', () => {
   it('is refused where nothing is shared, and beside what shares otherwise', () => {
     const of = (setting: string) => new TestStack(setting, shape('0_3x3_4'), F32).attention
     expect(() => of('lckv+sa')).toThrow('lckv and sa answer the same question')
+    expect(() => of('h2o')).toThrow("h2o cannot serve this model: its layers read each other's keys")
     expect(() => of('lckv+h2o')).toThrow('lckv uses rows of one layer in another, and h2o keeps other rows in each')
     expect(() => new TestStack('lckv', ORDINARY, F32)).toThrow(
       'lckv cannot serve this model: each of its layers has keys and values of its own',
@@ -362,6 +364,39 @@ describe('lckv together with', () => {
         for (let t = 0; t < T; t++) sum += (v.data() as Float32Array)[(head * v.capacity + t) * 32 + c]!
         expect(mean[(2 * head + at) * 32 + c]).toBeCloseTo(sum / T, 5)
       }
+    }
+  })
+})
+
+describe('a model that shares goes on as if nothing had been', () => {
+  const SETTINGS = [
+    'lckv:iterations=3',
+    'lckv:iterations=3+streaming:sink=3,window=60',
+    'lckv:iterations=3+sparq:k=40,r=8,from=0',
+  ]
+
+  it.each(SETTINGS)('from a fork and from a restored copy, with graphs of before and new ones: %s', async (setting) => {
+    using stack = new TestStack(setting, shape('0_3x3_4'), F32)
+    using course = await courseOf(stack)
+    using fork = course.early.fork()
+    using copy = await restored(course.early, course.bytes)
+    const expected = ofTokens(course.outputs, EARLY, LATE)
+    expect(await decode(stack, fork, EARLY, LATE)).toEqual(expected)
+    for (let at = EARLY; at < LATE; at++) {
+      stack.forgetPlan()
+      expect(await decode(stack, copy, at, at + 1)).toEqual(ofTokens(course.outputs, at, at + 1))
+    }
+  })
+
+  it.each(SETTINGS)('after steps that failed: %s', async (setting) => {
+    using stack = new TestStack(setting, shape('0_3x3_4'), F32)
+    using cache = stack.newCache(1024)
+    using unharmed = stack.newCache(1024)
+    for (const n of [30, 1, 1, 7, 1]) {
+      const at = cache.nTokens
+      const part = { x: x.subarray(at * N_EMBD, (at + n) * N_EMBD) }
+      await stack.computeOnly([{ cache, x: x.slice(0, n * N_EMBD).fill(0.5) }])
+      expect(await stack.attend([{ cache, ...part }])).toEqual(await stack.attend([{ cache: unharmed, ...part }]))
     }
   })
 })

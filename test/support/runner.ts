@@ -13,6 +13,8 @@ export interface RunnerSettings {
   readonly repack?: boolean
   /** Quantise to this type while loading. */
   readonly type?: number
+  /** Names for files that settings may name. */
+  readonly adapters?: Readonly<Record<string, string>>
 }
 
 export async function withRunner<T>(path: string, settings: RunnerSettings, use: (runner: Runner) => Promise<T>): Promise<T> {
@@ -23,6 +25,7 @@ export async function withRunner<T>(path: string, settings: RunnerSettings, use:
     cacheTypes: { k: cacheType, v: cacheType },
     repack: settings.repack ?? true,
     type: settings.type,
+    adapters: settings.adapters,
   })
   return await use(runner)
 }

@@ -112,6 +112,14 @@ describe('a calibration', () => {
     })
   })
 
+  it('has a name for strangers, who may not try paths', async () => {
+    await withRunner(MODEL, { adapters: { ours: OPTIONS.out } }, async (runner) => {
+      for (const setting of ['chai', 'chai:file=ours']) expect(runner.attention(setting, 'stranger').spec).toBe(setting)
+      expect(() => runner.attention('chai:file=/tmp', 'stranger')).toThrow("this server knows no file '/tmp': it knows 'ours'")
+      expect(() => runner.attention(`chai:file=${OPTIONS.out}`, 'stranger')).toThrow('this server knows no file')
+    })
+  })
+
   it('is refused by another model', async () => {
     const other = join(FOLDER, 'other.gguf')
     await editGguf(BUNDLED_GGUF, other, { vectors: { other: new Float32Array(8) } })

@@ -45,7 +45,8 @@ const released = new FinalizationRegistry<{ readonly context: Pointer; readonly 
   ggml().ggml_free(context)
 })
 
-const adapters = new WeakMap<ModelShape, Map<string, LisaAdapter>>()
+/** By the layers of a model: its shape may exist in several versions. */
+const adapters = new WeakMap<ModelShape['layers'], Map<string, LisaAdapter>>()
 /** Of a model; requests may name any number. */
 const MOST_ADAPTERS = 8
 
@@ -54,8 +55,8 @@ const MOST_ADAPTERS = 8
  * and those of {@link openGguf}.
  */
 export function lisaAdapter(path: string, shape: ModelShape): LisaAdapter {
-  const known = adapters.get(shape) ?? new Map<string, LisaAdapter>()
-  adapters.set(shape, known)
+  const known = adapters.get(shape.layers) ?? new Map<string, LisaAdapter>()
+  adapters.set(shape.layers, known)
   const found = known.get(path)
   if (found) return found
   using source = openGguf(path)
