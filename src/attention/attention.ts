@@ -139,23 +139,28 @@ export class Attention implements BoundAttention {
     const reader = (layer: LayerShape) =>
       isAsked(layer.il) ? openly : this.#reads(layer) && this.#readsPhase(nTokens) ? ordinary : plainly
 
+    const reading = <T>(record: () => T): T => g.within({ part: 'attention.read' }, record)
+
     const base: BaseAttention = {
-      write: keep.write,
-      view: keep.view,
-      scores: (view, projected) => keep.scores?.(view, projected) ?? qkScores(g, view.layer, view.k, groupHeads(g, view.layer, view.q)),
+      write: (layer, rows) => g.within({ part: 'attention.write' }, () => keep.write(layer, rows)),
+      view: (layer, projected) => reading(() => keep.view(layer, projected)),
+      scores: (view, projected) =>
+        keep.scores?.(view, projected) ?? qkScores(g, view.layer, view.k, groupHeads(g, view.layer, view.q)),
       read(view, projected) {
         const { il } = view.layer
-        const found = isPrefill ? keep.prefill!(view, projected, isAsked(il)) : reader(view.layer).attend(view, projected)
-        if (found.p) keep.observe?.(il, found.p)
-        return found
+        return reading(() => {
+          const found = isPrefill ? keep.prefill!(view, projected, isAsked(il)) : reader(view.layer).attend(view, projected)
+          if (found.p) keep.observe?.(il, found.p)
+          return found
+        })
       },
       store(layer, projected) {
-        keep.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
+        base.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
       },
       attend: (layer, projected) => {
         if (layer.kvSource === layer.il) base.store(layer, projected)
-        const view = keep.view(layer, projected)
-        if (this.#reads(layer)) ordinary.write?.(view, projected)
+        const view = base.view(layer, projected)
+        if (this.#reads(layer)) g.within({ part: 'attention.write' }, () => ordinary.write?.(view, projected))
         const found = base.read(view, projected)
         return layer.visible === 'strict' ? { ...found, o: afterFirst(chunk, found.o) } : found
       },
@@ -213,5 +218,8 @@ export interface Recorded {
 /** Outputs f32[dV · H, n] of a layer where no query sees its own key: that of the first token of all is zero. */
 export function afterFirst(chunk: Chunk, o: Tensor): Tensor {
   const ones = (data: Float32Array, { nTokens }: KvCache) => data.fill(1).fill(0, 0, nTokens === 0 ? 1 : 0)
-  return chunk.g.mul(o, chunk.once('after first', () => chunk.input(F32, [1, chunk.nTokens], ones)))
+  return chunk.g.mul(
+    o,
+    chunk.once('after first', () => chunk.input(F32, [1, chunk.nTokens], ones)),
+  )
 }

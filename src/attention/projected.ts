@@ -39,12 +39,14 @@ export function lazily(make: Makers): Projected {
 export function projections(g: Graph, layer: AttentionLayer, { x, positions }: { x: Tensor; positions: Tensor }): Projected {
   const all = lazily({
     x: () => x,
-    q: () => layer.project(g, x, 'q'),
-    k: () => layer.project(g, x, 'k'),
-    v: () => layer.project(g, x, 'v'),
-    rotatedQ: () => layer.rotate(g, all.q, positions),
-    rotatedK: () => layer.rotate(g, all.k, positions),
+    q: () => project('q'),
+    k: () => project('k'),
+    v: () => project('v'),
+    rotatedQ: () => rotate('q'),
+    rotatedK: () => rotate('k'),
   })
+  const project = (which: 'q' | 'k' | 'v') => g.within({ part: 'attention.projections' }, () => layer.project(g, x, which))
+  const rotate = (which: 'q' | 'k') => g.within({ part: 'attention.rotation' }, () => layer.rotate(g, all[which], positions))
   return all
 }
 

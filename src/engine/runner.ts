@@ -5,7 +5,7 @@ import type { StepPart } from '../attention/step.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
 import type { BaseModel, ModelShape } from '../core/shape.ts'
-import { Backend } from '../ggml/backend.ts'
+import { Backend, type InPieces } from '../ggml/backend.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
 import { KvCache } from '../kv/cache.ts'
@@ -41,6 +41,15 @@ export interface RunnerOptions {
   readonly resources?: BaseModel['resources']
 }
 
+/** Seconds of steps: recording graphs, filling their inputs, ggml's compute, reading logits, and all of it. */
+export interface StepSeconds {
+  readonly record: number
+  readonly fill: number
+  readonly compute: number
+  readonly read: number
+  readonly step: number
+}
+
 /** A part as it is planned. */
 interface Planned extends StepPart, RunPart {}
 
@@ -57,6 +66,7 @@ export class Runner implements Disposable {
   readonly #types: CacheTypes
   readonly #attentions = new Map<string, Attention>()
   #logits = new Float32Array(0)
+  #readSeconds = 0
 
   private constructor(model: Model, shape: ModelShape, parts: { weights: Weights; backend: Backend; types: CacheTypes }) {
     this.#model = model
@@ -89,6 +99,16 @@ export class Runner implements Disposable {
 
   get computeSeconds(): number {
     return this.#backend.computeSeconds
+  }
+
+  /** Where the seconds of all steps went so far; what is missing is JavaScript of ours and turns of the event loop. */
+  get seconds(): StepSeconds {
+    return { ...this.#planner.seconds, compute: this.computeSeconds, read: this.#readSeconds, step: this.stats.stepSeconds }
+  }
+
+  /** Who computes the graphs of steps piece by piece; null if nobody does. */
+  set inPieces(inPieces: InPieces | null) {
+    this.#backend.inPieces = inPieces
   }
 
   get weightBytes(): number {
@@ -168,7 +188,12 @@ export class Runner implements Disposable {
     const nRows = cache.rows.nRows + tokens.length
     const { nPositions = Infinity } = this.shape
     if (cache.nTokens + tokens.length > nPositions)
-      return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: cache.nTokens + tokens.length, n_ctx: nPositions }) }
+      return {
+        error: new KvasirError('exceed_context_size_error', {
+          n_prompt_tokens: cache.nTokens + tokens.length,
+          n_ctx: nPositions,
+        }),
+      }
     if (nRows > cache.capacity)
       return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity }) }
     const { nVocab } = this.shape
@@ -200,13 +225,15 @@ export class Runner implements Disposable {
     })
     const { graph, output, facts } = this.#planner.plan(planned, this.#recipe(parts))
     await this.#planner.compute()
+    const start = performance.now()
     const logits = output ? this.#read(output, graph.read.bind(graph)) : null
+    this.#readSeconds += (performance.now() - start) / 1000
     let at = 0
     return parts.map((part, i) => {
       const n = nOutputs(part) * this.shape.nVocab
       at += n
       const ours = n > 0 ? logits!.subarray(at - n, at) : null
-      if (ours && !ours.every(Number.isFinite)) return { error: notNumbers() }
+      if (ours && !areFinite(ours)) return { error: notNumbers() }
       part.sequence.advance(facts[i]!, part.endsPrompt ?? true)
       this.stats.tokens += part.tokens.length
       return { logits: ours }
@@ -253,6 +280,12 @@ function baseModel(source: WeightSource, resources: BaseModel['resources']): Bas
       return (known ??= fingerprint(source))
     },
   }
+}
+
+/** A loop: it looks at every logit of every token, and a call for each took as long as a layer of a small model. */
+function areFinite(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false
+  return true
 }
 
 function notNumbers(): KvasirError {
