@@ -88,18 +88,23 @@ function layerTable(pieces: readonly PieceTime[]): string {
 
 function totals(test: TestProfile): string {
   const { lap_seconds: lap, versus } = test
-  const lines: [string, number][] = [
+  const lines: [name: string, median: number, least?: number][] = [
     ['operations, one by one', secondsOf(test.pieces)],
-    ['operations, at once', test.compute_seconds],
+    ['operations, at once', test.compute_seconds, test.compute_seconds_least],
     ['recording graphs', test.record_seconds],
     ['filling inputs', test.fill_seconds],
     ['reading logits', test.read_seconds],
     ['anything else outside compute', test.rest_seconds],
-    ['kvasir', lap],
-    ...(versus ? [[versus.engine, versus.seconds] as [string, number]] : []),
+    ['kvasir', lap, test.lap_seconds_least],
   ]
-  const rows = lines.map(([name, seconds]) => [name, ms(seconds), percent(seconds, lap)])
-  return markdownTable([left(''), right('ms'), right('%')], rows)
+  if (versus) lines.push([versus.engine, versus.seconds, versus.seconds_least])
+  const rows = lines.map(([name, seconds, least]) => [
+    name,
+    ms(seconds),
+    percent(seconds, lap),
+    least === undefined ? '' : ms(least),
+  ])
+  return markdownTable([left(''), right('ms'), right('%'), right('fastest')], rows)
 }
 
 function ms(seconds: number): string {

@@ -122,7 +122,8 @@ async function eachLap(
 }
 
 function versusOf({ entrant: { contender }, laps }: Measured): Versus {
-  return { engine: contenderName(contender), seconds: median(laps.map(({ seconds }) => seconds)) }
+  const seconds = laps.map((lap) => lap.seconds)
+  return { engine: contenderName(contender), seconds: median(seconds), seconds_least: Math.min(...seconds) }
 }
 
 function profileOf(
@@ -145,6 +146,8 @@ function profileOf(
     read_seconds: of('read'),
     rest_seconds: median(rest),
     lap_seconds: median(laps.map(({ seconds }) => seconds)),
+    compute_seconds_least: Math.min(...laps.map(({ spent }) => spent.compute)),
+    lap_seconds_least: Math.min(...laps.map(({ seconds }) => seconds)),
     versus,
   }
 }

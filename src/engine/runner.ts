@@ -282,10 +282,21 @@ function baseModel(source: WeightSource, resources: BaseModel['resources']): Bas
   }
 }
 
-/** A loop: it looks at every logit of every token, and a call for each took as long as a layer of a small model. */
+/**
+ * x - x is 0 for numbers and NaN for all else. Every token's logits are looked at, so it is made for speed: four sums that do not
+ * wait for each other. A call per number took as long as a layer of a small model.
+ */
 function areFinite(values: Float32Array): boolean {
-  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false
-  return true
+  const whole = values.length - (values.length % 4)
+  let [a, b, c, d] = [0, 0, 0, 0]
+  for (let i = 0; i < whole; i += 4) {
+    a += values[i]! - values[i]!
+    b += values[i + 1]! - values[i + 1]!
+    c += values[i + 2]! - values[i + 2]!
+    d += values[i + 3]! - values[i + 3]!
+  }
+  for (let i = whole; i < values.length; i++) a += values[i]! - values[i]!
+  return a + b + c + d === 0
 }
 
 function notNumbers(): KvasirError {
