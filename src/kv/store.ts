@@ -108,7 +108,7 @@ export class Store {
     const { nb } = this.tensor
     if (this.layout.order === 'rows') return g.view(this.tensor, [width, nRows, nHead, 1], [nb[1], nb[2], nb[3]], from * nb[1])
     if (nRows < TILE) {
-      // a short prompt would copy mostly what is empty
+      // A short prompt would copy mostly what is empty
       return g.reshape(g.cont(g.permute(this.startOfTile(g, from / TILE, nRows), 1, 0, 2, 3)), width, nRows, nHead)
     }
     const padded = roundUp(nRows, TILE)
