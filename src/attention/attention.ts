@@ -133,25 +133,29 @@ export class Attention implements BoundAttention {
     const reader = (layer: LayerShape) =>
       isAsked(layer.il) ? openly : this.#reads(layer) && this.#readsPhase(nTokens) ? ordinary : plainly
 
+    const reading = <T>(record: () => T): T => g.within({ part: 'attention.read' }, record)
+
     const base: BaseAttention = {
-      write: keep.write,
-      view: keep.view,
+      write: (layer, rows) => g.within({ part: 'attention.write' }, () => keep.write(layer, rows)),
+      view: (layer, projected) => reading(() => keep.view(layer, projected)),
       scores: (view, projected) =>
         keep.scores?.(view, projected) ?? qkScores(g, view.layer, view.k, groupHeads(g, view.layer, view.q)),
       read(view, projected) {
         const { il } = view.layer
-        const found = isPrefill ? keep.prefill!(view, projected, isAsked(il)) : reader(view.layer).attend(view, projected)
-        if (found.p) keep.observe?.(il, found.p)
-        return found
+        return reading(() => {
+          const found = isPrefill ? keep.prefill!(view, projected, isAsked(il)) : reader(view.layer).attend(view, projected)
+          if (found.p) keep.observe?.(il, found.p)
+          return found
+        })
       },
       store(layer, projected) {
-        keep.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
+        base.write(layer, { k: positions === 'absolute' ? projected.rotated.k : projected.k, v: projected.v })
       },
       attend: (layer, projected) => {
         const isOwner = layer.kvSource === layer.il
         if (isOwner) base.store(layer, projected)
-        const view = keep.view(layer, projected)
-        if (isOwner && this.#reads(layer)) ordinary.write?.(view, projected)
+        const view = base.view(layer, projected)
+        if (isOwner && this.#reads(layer)) g.within({ part: 'attention.write' }, () => ordinary.write?.(view, projected))
         const found = base.read(view, projected)
         return layer.visible === 'strict' ? { ...found, o: afterFirst(chunk, found.o) } : found
       },

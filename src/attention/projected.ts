@@ -43,9 +43,10 @@ export function rotating(
 ): Projected {
   const all = lazily({
     ...make,
-    rotatedQ: () => layer.rotate(g, all.q, positions),
-    rotatedK: () => layer.rotate(g, all.k, positions),
+    rotatedQ: () => rotate('q'),
+    rotatedK: () => rotate('k'),
   })
+  const rotate = (which: 'q' | 'k') => g.within({ part: 'attention.rotation' }, () => layer.rotate(g, all[which], positions))
   return all
 }
 
@@ -58,7 +59,7 @@ interface Projecting {
 }
 
 export function projections(g: Graph, layer: AttentionLayer, { x, positions, v }: Projecting): Projected {
-  const project = (which: 'q' | 'k' | 'v') => () => layer.project(g, x, which)
+  const project = (which: 'q' | 'k' | 'v') => () => g.within({ part: 'attention.projections' }, () => layer.project(g, x, which))
   return rotating(g, { layer, positions }, { x: () => x, q: project('q'), k: project('k'), v: v ? () => v : project('v') })
 }
 

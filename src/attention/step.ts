@@ -71,8 +71,9 @@ export function buildStep(
   })
   const attend: Attend = (layer, x, pass) => {
     const all = projections(g, layer, { x, positions })
-    const outputs = recorded.map((of) => attendIn(pass, of, { layer, projected: columnsOf(of.chunk, all) }))
-    return outputOf(g, layer, { outputs, chunks })
+    const attendAll = () => recorded.map((of) => attendIn(pass, of, { layer, projected: columnsOf(of.chunk, all) }))
+    const outputs = g.within({ part: 'attention' }, attendAll)
+    return g.within({ part: 'attention.output' }, () => outputOf(g, layer, { outputs, chunks }))
   }
   return { g, nTokens, positions, attend, nPasses: Math.max(...recorded.map(({ nPasses }) => nPasses)) }
 }

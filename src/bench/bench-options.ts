@@ -47,6 +47,10 @@ export const benchSchema = z.object({
     .describe('attention settings to compare; a comma before option= goes on with the setting before it'),
   versus: z.literal('llama.cpp').optional().describe('run this engine too, turn by turn, and print the ratio'),
   flashAttn: z.enum(['on', 'off', 'both']).default('both').describe("llama.cpp's flash attention; with both, the faster counts"),
+  profile: z
+    .boolean()
+    .default(false)
+    .describe('instead of speeds, where the time of a step goes: per part of a layer and per operation'),
   warmup: z.boolean().default(true).describe('one untimed run before each test'),
   seed: z.number().int().min(0).default(1).describe('of the random token ids'),
 })

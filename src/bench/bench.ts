@@ -61,7 +61,8 @@ export function plan({ nParallel, nDepth: depths, nPrompt, nGen }: BenchOptions)
   )
 }
 
-function parse(input: Omit<BenchInput, 'signal' | 'onProgress'>): BenchOptions {
+/** Errors: `usage`. */
+export function parse(input: Omit<BenchInput, 'signal' | 'onProgress'>): BenchOptions {
   const result = benchSchema.safeParse(input)
   if (result.success) return result.data
   const { path, message } = result.error.issues[0]!

@@ -1,6 +1,7 @@
 /** Rows → text: a table for people (llama-bench's, or llama-batched-bench's for several sequences), JSON, or CSV. */
 import { formatBytes } from '../core/sizes.ts'
 import { contenderName } from './contender.ts'
+import { markdownTable } from './table.ts'
 import { formatParams } from './results.ts'
 import type { BenchRow } from './row.ts'
 
@@ -10,7 +11,7 @@ export type ReportFormat = (typeof REPORT_FORMATS)[number]
 /** Ends with a line break. */
 export function formatRows(rows: readonly BenchRow[], format: ReportFormat): string {
   if (format === 'json') return `${JSON.stringify(rows.map(flat), null, 2)}\n`
-  if (format === 'csv') return formatCsv(rows)
+  if (format === 'csv') return toCsv(rows.map(flat))
   const batched = rows.some((row) => row.batched !== null)
   return formatTable(rows, batched ? BATCHED_COLUMNS : PLAIN_COLUMNS)
 }
@@ -104,12 +105,10 @@ export function testName(row: Pick<BenchRow, 'n_prompt' | 'n_gen' | 'n_depth'>):
 
 function formatTable(rows: readonly BenchRow[], all: readonly Column[]): string {
   const columns = all.filter(({ wanted }) => wanted === undefined || rows.some(wanted))
-  const cells = rows.map((row) => columns.map(({ cell }) => cell(row)))
-  const widths = columns.map(({ title }, i) => Math.max(title.length, 3, ...cells.map((line) => line[i]!.length)))
-  const line = (texts: readonly string[]): string =>
-    `| ${texts.map((text, i) => (columns[i]!.align === 'left' ? text.padEnd(widths[i]!) : text.padStart(widths[i]!))).join(' | ')} |`
-  const rule = columns.map(({ align }, i) => '-'.repeat(widths[i]! - 1) + (align === 'left' ? '-' : ':'))
-  return `${[line(columns.map(({ title }) => title)), line(rule), ...cells.map(line)].join('\n')}\n`
+  return markdownTable(
+    columns,
+    rows.map((row) => columns.map(({ cell }) => cell(row))),
+  )
 }
 
 /** The row with llama-batched-bench's keys beside llama-bench's, as that program writes them. */
@@ -118,10 +117,9 @@ function flat({ batched, ...row }: BenchRow): Record<string, unknown> {
 }
 
 /** A column per key; lists are joined by spaces. */
-function formatCsv(rows: readonly BenchRow[]): string {
-  const records = rows.map(flat)
+export function toCsv(records: readonly object[]): string {
   const keys = [...new Set(records.flatMap((record) => Object.keys(record)))]
   const quote = (text: string): string => `"${text.replaceAll('"', '""')}"`
   const field = (value: unknown): string => quote(Array.isArray(value) ? value.join(' ') : String(value ?? ''))
-  return `${[keys.join(','), ...records.map((record) => keys.map((key) => field(record[key])).join(','))].join('\n')}\n`
+  return `${[keys.join(','), ...records.map((record) => keys.map((key) => field(record[key as keyof typeof record])).join(','))].join('\n')}\n`
 }

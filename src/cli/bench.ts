@@ -2,6 +2,8 @@
 import { z } from 'zod'
 import { runBench } from '../bench/bench.ts'
 import { benchSchema } from '../bench/bench-options.ts'
+import { runProfile } from '../bench/profile.ts'
+import { formatProfile } from '../bench/profile-report.ts'
 import { REPORT_FORMATS, formatRows } from '../bench/report.ts'
 import { parseCount } from '../core/sizes.ts'
 import { bundledModel } from '../engine/model.ts'
@@ -25,6 +27,7 @@ const BENCH_OPTIONS = {
   },
   versus: { hint: 'llama.cpp', about: shape.versus.description!, schema: shape.versus },
   'flash-attn': { short: 'fa', hint: 'on|off|both', about: shape.flashAttn.description!, schema: shape.flashAttn },
+  profile: { about: shape.profile.description!, schema: shape.profile },
   output: {
     short: 'o',
     hint: REPORT_FORMATS.join('|'),
@@ -49,6 +52,7 @@ export const bench = define({
     'kvasir bench -m model.gguf -p 512 -n 128 -d 0,4096 -r 5 --versus llama.cpp',
     'kvasir bench -m model.gguf -d 4096 --attention dense,streaming:sink=4,window=1020',
     'kvasir bench -m model.gguf -npl 1,4,16 -o json',
+    'kvasir bench -m model.gguf -p 512 -n 16 --profile --versus llama.cpp',
   ],
   options: { ...MODEL_OPTION, ...BENCH_OPTIONS },
   async run({ model = bundledModel(), output, batchSize, ubatchSize, threads, cacheTypeK, cacheTypeV, ...rest }) {
@@ -57,8 +61,9 @@ export const bench = define({
       if (process.stderr.isTTY) process.stderr.write(`${line}\n`)
     }
     const load = { nBatch: batchSize, nUbatch: ubatchSize, nThreads: threads, typeK: cacheTypeK, typeV: cacheTypeV }
-    const rows = await runBench({ model, ...load, ...rest, signal: interrupt.signal, onProgress })
-    process.stdout.write(formatRows(rows, output))
+    const input = { model, ...load, ...rest, signal: interrupt.signal, onProgress }
+    const text = rest.profile ? formatProfile(await runProfile(input), output) : formatRows(await runBench(input), output)
+    process.stdout.write(text)
     if (interrupt.signal.aborted) process.exitCode = EXIT_INTERRUPTED
   },
 })

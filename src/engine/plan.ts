@@ -47,6 +47,8 @@ export class Planner<P extends StepPart> implements Disposable {
   #plan: Plan<P> | null = null
   #isDecoding = false
   #room = ROOM
+  /** Spent so far on recording graphs and on filling their inputs. */
+  readonly seconds = { record: 0, fill: 0 }
 
   constructor(backend: Backend) {
     this.#backend = backend
@@ -67,11 +69,15 @@ export class Planner<P extends StepPart> implements Disposable {
       if (isDecoding && !this.#isDecoding) this.trim()
       this.#isDecoding = isDecoding
       this.#forget()
+      const start = performance.now()
       this.#plan = this.#record(key, { parts, facts, recipe })
+      this.seconds.record += (performance.now() - start) / 1000
     }
     const plan = this.#plan
     plan.parts = parts
+    const start = performance.now()
     plan.graph.fillInputs()
+    this.seconds.fill += (performance.now() - start) / 1000
     return { graph: plan.graph, output: plan.output, facts }
   }
 

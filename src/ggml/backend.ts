@@ -9,8 +9,11 @@ import { ggml, takeGgmlError } from './library.ts'
 import { cpuFunction, Threadpool } from './threadpool.ts'
 
 export const DEVICE_TYPE_CPU = 0
-const STATUS_SUCCESS = 0
+export const STATUS_SUCCESS = 0
 const STATUS_ABORTED = 1
+
+/** Computes a graph by calling `compute` with views that together are all of it, in order; gives the first status that is none of success. */
+export type InPieces = (graph: Graph, compute: (view: Uint8Array) => number) => number
 
 export class Backend implements Disposable {
   readonly ptr: Pointer
@@ -28,6 +31,8 @@ export class Backend implements Disposable {
   readonly #interrupted: Pointer
   /** Seconds spent inside ggml's compute. */
   computeSeconds = 0
+  /** Who computes graphs piece by piece, to look at them; null where nobody does. */
+  inPieces: InPieces | null = null
 
   constructor(nThreads: number) {
     const api = ggml()
@@ -68,8 +73,12 @@ export class Backend implements Disposable {
     this.#takeShare()
     const start = performance.now()
     const api = ggml()
-    const compute = isShort ? api.ggml_backend_graph_compute(this.ptr, graph.ptr) : api.graphComputeAsync(this.ptr, graph.ptr)
-    const status = await compute
+    const now = (which: Pointer | Uint8Array) => api.ggml_backend_graph_compute(this.ptr, which)
+    const status = this.inPieces
+      ? this.inPieces(graph, now)
+      : isShort
+        ? now(graph.ptr)
+        : await api.graphComputeAsync(this.ptr, graph.ptr)
     const seconds = (performance.now() - start) / 1000
     this.computeSeconds += seconds
     this.#setInterrupted(0)

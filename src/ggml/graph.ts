@@ -40,6 +40,12 @@ export class Scratch implements Disposable {
   }
 }
 
+/** Of which part of a step a tensor is, and of which layer; null for what belongs to none. */
+export interface Label {
+  readonly part: string
+  readonly il: number | null
+}
+
 /** Thrown by a graph that has no room for one tensor more. */
 export class GraphFull extends Error {}
 
@@ -47,6 +53,8 @@ export class Graph extends Ops implements Disposable {
   readonly ptr: Pointer
   readonly #inputs: Input[] = []
   readonly #known = new Map<string, Tensor>()
+  readonly #labels = new Map<Pointer, Label>()
+  #label: Label = { part: 'other', il: null }
   /** Tensors it has room for, and those that were made. */
   readonly #room: number
   #made = 0
@@ -86,12 +94,26 @@ export class Graph extends Ops implements Disposable {
 
   protected override made(ptr: Pointer, type: number, ne: Shape, nb?: Shape): Tensor {
     if (++this.#made > this.#room) throw new GraphFull(`a graph of more than ${this.#room} tensors`)
+    this.#labels.set(ptr, this.#label)
     return super.made(ptr, type, ne, nb)
+  }
+
+  /** What `record` makes is of this part, this layer, or both; the innermost of several says. For those who measure. */
+  within<T>(label: Partial<Label>, record: () => T): T {
+    const outer = this.#label
+    this.#label = { ...outer, ...label }
+    const result = record()
+    this.#label = outer
+    return result
+  }
+
+  labelOf(ptr: Pointer): Label {
+    return this.#labels.get(ptr) ?? this.#label
   }
 
   /** What `make` gave when it was first asked for under `key`: several layers use the same. */
   once(key: string, make: () => Tensor): Tensor {
-    const known = this.#known.get(key) ?? make()
+    const known = this.#known.get(key) ?? this.within({ il: null }, make)
     this.#known.set(key, known)
     return known
   }

@@ -107,6 +107,10 @@ export class Store {
     const { width, nHead } = this.layout
     const { nb } = this.tensor
     if (this.layout.order === 'rows') return g.view(this.tensor, [width, nRows, nHead, 1], [nb[1], nb[2], nb[3]], from * nb[1])
+    if (nRows < TILE) {
+      // A short prompt would copy mostly what is empty
+      return g.reshape(g.cont(g.permute(this.startOfTile(g, from / TILE, nRows), 1, 0, 2, 3)), width, nRows, nHead)
+    }
     const padded = roundUp(nRows, TILE)
     const all = g.reshape(g.cont(g.permute(this.tiles(g, padded, from), 1, 0, 2, 3)), width, padded, nHead)
     return g.view(all, [width, nRows, nHead, 1], [all.nb[1], all.nb[2], all.nb[3]])

@@ -88,37 +88,45 @@ function forward(decoder: Decoder, step: Step, { tokens, outputs }: ForwardInput
     {
       nPasses,
       x: embed(g, decoder, { tokens, positions: step.positions }),
-      run(il, before, pass) {
-        const { attention, attentionNorm, ...rest } = layers[il]!
-        let attended = attend(attention, norm(g, attentionNorm, before), pass)
-        let residual = before
-        // Of the last layer only what becomes logits is computed further.
-        if (il === layers.length - 1) {
-          if (outputs === null) return residual
-          attended &&= g.getRows(attended, outputs)
-          residual = g.getRows(residual, outputs)
-        }
-        return feedForward(g, rest, attended ? g.add(normed(g, rest.attentionPostNorm, attended), residual) : residual)
-      },
+      run: (il, before, pass) =>
+        g.within({ il, part: 'residual' }, () => {
+          const { attention, attentionNorm, ...rest } = layers[il]!
+          let attended = attend(attention, normed(g, attentionNorm, before), pass)
+          let residual = before
+          // Of the last layer only what becomes logits is computed further.
+          if (il === layers.length - 1) {
+            if (outputs === null) return residual
+            attended &&= g.getRows(attended, outputs)
+            residual = g.getRows(residual, outputs)
+          }
+          return feedForward(g, rest, attended ? g.add(normed(g, rest.attentionPostNorm, attended), residual) : residual)
+        }),
     },
   )
   if (outputs === null) return null
-  const logits = g.mulMat(output, norm(g, outputNorm, x))
-  return softcap === null ? logits : g.scale(g.tanh(g.scale(logits, 1 / softcap)), softcap)
+  const last = normed(g, outputNorm, x)
+  return g.within({ part: 'logits' }, () => {
+    const logits = g.mulMat(output, last)
+    return softcap === null ? logits : g.scale(g.tanh(g.scale(logits, 1 / softcap)), softcap)
+  })
 }
 
 /** f32[nEmbd, n] */
 export function embed(g: Graph, decoder: Decoder, { tokens, positions }: { tokens: Tensor; positions: Tensor }): Tensor {
   const { tokenEmbedding, embeddingScale, positionEmbedding } = decoder
-  const rows = g.getRows(tokenEmbedding, tokens)
-  const x = embeddingScale === 1 ? rows : g.scale(rows, embeddingScale)
-  return positionEmbedding ? g.add(x, g.getRows(positionEmbedding, positions)) : x
+  return g.within({ part: 'embedding' }, () => {
+    const rows = g.getRows(tokenEmbedding, tokens)
+    const x = embeddingScale === 1 ? rows : g.scale(rows, embeddingScale)
+    return positionEmbedding ? g.add(x, g.getRows(positionEmbedding, positions)) : x
+  })
 }
 
 export function feedForward(g: Graph, layer: Pick<DecoderLayer, 'mlp' | 'mlpNorm' | 'mlpPostNorm'>, x: Tensor): Tensor {
-  return g.add(normed(g, layer.mlpPostNorm, mlp(g, layer.mlp, norm(g, layer.mlpNorm, x))), x)
+  const before = normed(g, layer.mlpNorm, x)
+  const after = g.within({ part: 'feed-forward' }, () => mlp(g, layer.mlp, before))
+  return g.add(normed(g, layer.mlpPostNorm, after), x)
 }
 
 function normed(g: Graph, by: Norm | null, x: Tensor): Tensor {
-  return by ? norm(g, by, x) : x
+  return by ? g.within({ part: 'norm' }, () => norm(g, by, x)) : x
 }
