@@ -199,8 +199,8 @@ export class Runner implements Disposable {
     if (nRows > cache.capacity)
       return { error: new KvasirError('exceed_context_size_error', { n_prompt_tokens: nRows, n_ctx: cache.capacity }) }
     const { nVocab } = this.shape
-    const strange = Array.prototype.find.call(tokens, (token) => !(Number.isInteger(token) && token >= 0 && token < nVocab))
-    if (strange === undefined) return null
+    const strange = strangeToken(tokens, nVocab)
+    if (strange === null) return null
     return { error: new KvasirError('invalid_request', { reason: `token ${strange} is not in the vocabulary of ${nVocab}` }) }
   }
 
@@ -310,6 +310,14 @@ function areFinite(values: Float32Array): boolean {
 
 function notNumbers(): KvasirError {
   return new KvasirError('compute_failed', { reason: 'the model computed no numbers (NaN or infinite logits)' })
+}
+
+function strangeToken(tokens: ArrayLike<number>, nVocab: number): number | null {
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]!
+    if (!(Number.isInteger(token) && token >= 0 && token < nVocab)) return token
+  }
+  return null
 }
 
 function nOutputs({ logits, tokens }: RunPart): number {

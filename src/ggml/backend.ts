@@ -29,6 +29,7 @@ export class Backend implements Disposable {
   readonly #useThreads: (threads: Threadpool) => void
   /** A C string: empty, or not when the running computation shall end; see {@link interrupt}. */
   readonly #interrupted: Pointer
+  #isInterrupted = false
   /** Seconds spent inside ggml's compute. */
   computeSeconds = 0
   /** Who computes graphs piece by piece, to look at them; null where nobody does. */
@@ -81,7 +82,7 @@ export class Backend implements Disposable {
         : await api.graphComputeAsync(this.ptr, graph.ptr)
     const seconds = (performance.now() - start) / 1000
     this.computeSeconds += seconds
-    this.#setInterrupted(0)
+    if (this.#isInterrupted) this.#setInterrupted(0)
     if (status === STATUS_SUCCESS) return seconds
     if (status === STATUS_ABORTED) throw new KvasirError('aborted')
     throw new KvasirError('compute_failed', { reason: takeGgmlError() || `ggml status ${status}` })
@@ -102,6 +103,7 @@ export class Backend implements Disposable {
   }
 
   #setInterrupted(value: 0 | 1): void {
+    this.#isInterrupted = value === 1
     koffi.encode(this.#interrupted, koffi.array('uint8_t', 2), [value, 0])
   }
 
