@@ -12,7 +12,7 @@ export type {
   PromptProgress,
   SamplingOptions,
 } from './engine/generate-options.ts'
-export { Chat, type ChatOptions } from './engine/chat.ts'
+export { Chat, type ChatOptions } from './engine/chat-session.ts'
 export { type LoadOptions, Model, bundledModel, load } from './engine/model.ts'
 export type { ChatMessage } from './text/chat-template.ts'
 export type { EncodeOptions } from './text/tokenizer.ts'

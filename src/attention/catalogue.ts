@@ -2,7 +2,7 @@
 import { layerShapes, type ModelShape } from '../core/shape.ts'
 import { METHODS } from './registry.ts'
 import { type AnyMethod, AXES, type AxisName } from './method.ts'
-import { defaultsOf, type MethodSchema, schemaOf } from './options.ts'
+import { defaultsOf, type MethodSchema, schemaOf } from './method-options.ts'
 
 /** The question that a method of an axis answers. */
 export const AXIS_QUESTIONS: Readonly<Record<AxisName, string>> = {

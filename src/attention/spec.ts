@@ -12,7 +12,7 @@ import { Attention } from './attention.ts'
 import { conflictOf } from './catalogue.ts'
 import { METHODS } from './registry.ts'
 import { type AnyMethod, AXES, type Keep, type Read, type Share } from './method.ts'
-import { allowedText, defaultsOf, schemaOf } from './options.ts'
+import { allowedText, defaultsOf, schemaOf } from './method-options.ts'
 
 export const DENSE = 'dense'
 

@@ -14,7 +14,7 @@ import type { AttentionLayer } from './method.ts'
 import { columnsOf, projections } from './projected.ts'
 
 /** What a step computes of one sequence. */
-export interface StepPart {
+export interface StepChunk {
   readonly cache: KvCache
   readonly attention: Attention
   readonly nTokens: number
@@ -34,39 +34,39 @@ export interface Step {
   readonly nPasses: number
 }
 
-export function factsOf(parts: readonly StepPart[]): ChunkFacts[] {
-  return parts.map(({ attention, cache, nTokens }) => attention.facts(cache, nTokens))
+export function factsOf(chunks: readonly StepChunk[]): ChunkFacts[] {
+  return chunks.map(({ attention, cache, nTokens }) => attention.facts(cache, nTokens))
 }
 
 /** Steps with equal keys are computed by the same graph: addresses and facts are all that it depends on. */
-export function stepKey(parts: readonly StepPart[], facts: readonly ChunkFacts[]): string {
-  return JSON.stringify(parts.map(({ cache, attention }, i) => [cache.id, attention.spec, facts[i]]))
+export function stepKey(chunks: readonly StepChunk[], facts: readonly ChunkFacts[]): string {
+  return JSON.stringify(chunks.map(({ cache, attention }, i) => [cache.id, attention.spec, facts[i]]))
 }
 
-/** Begins to record a step; `cacheOf` gives the part's cache in the step that is being computed. */
+/** Begins to record a step; `cacheOf` gives a chunk's cache in the step that is being computed. */
 export function buildStep(
   g: Graph,
-  { parts, facts }: { readonly parts: readonly StepPart[]; readonly facts: readonly ChunkFacts[] },
-  cacheOf: (part: number) => KvCache,
+  { chunks: asked, facts }: { readonly chunks: readonly StepChunk[]; readonly facts: readonly ChunkFacts[] },
+  cacheOf: (chunk: number) => KvCache,
 ): Step {
   const firsts: number[] = []
   let nTokens = 0
-  for (const part of parts) {
+  for (const one of asked) {
     firsts.push(nTokens)
-    nTokens += part.nTokens
+    nTokens += one.nTokens
   }
   const positions = g.input(I32, [nTokens], (data) => {
-    for (const [i, part] of parts.entries()) {
+    for (const [i, one] of asked.entries()) {
       const { nTokens: before } = cacheOf(i)
-      for (let j = 0; j < part.nTokens; j++) data[firsts[i]! + j] = before + j
+      for (let j = 0; j < one.nTokens; j++) data[firsts[i]! + j] = before + j
     }
   })
-  const chunks = parts.map(({ cache }, index) => {
-    const place = { ...facts[index]!, index, first: firsts[index]!, positions, isAlone: parts.length === 1 }
+  const chunks = asked.map(({ cache }, index) => {
+    const place = { ...facts[index]!, index, first: firsts[index]!, positions, isAlone: asked.length === 1 }
     return new Chunk(g, place, cache.layers, () => cacheOf(index))
   })
   const recorded = chunks.map((chunk, i) => {
-    const { attention } = parts[i]!
+    const { attention } = asked[i]!
     return { chunk, recorded: attention.record(chunk, facts[i]!), nPasses: attention.nPasses(chunk.nTokens) }
   })
   const attend: Attend = (layer, x, pass) => {

@@ -1,6 +1,6 @@
 /** Our engine as a contender: the runner, without scheduler, tokeniser and sampler. */
 import type { RunSequence } from '../engine/run-sequence.ts'
-import type { Runner, RunPart } from '../engine/runner.ts'
+import type { Runner, RunChunk } from '../engine/runner.ts'
 import type { Contender, Seats, StepTokens } from './contender.ts'
 
 export interface KvasirSeats extends Seats {
@@ -31,7 +31,7 @@ export class KvasirContender implements Contender {
     for (let later = parts; later.length > 0;) {
       const graph = splitStep(later, this.#nUbatch, (seq) => this.#maxChunk(seq))
       await this.#runner.run(
-        graph.now.map(({ seq, tokens, logits }): RunPart => {
+        graph.now.map(({ seq, tokens, logits }): RunChunk => {
           return { sequence: this.#sequences[seq]!, tokens, endsPrompt: logits, logits: logits ? 'last' : 'none' }
         }),
       )

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { AXIS_QUESTIONS, COST_LETTERS, type MethodInfo, methodInfos } from '../attention/catalogue.ts'
 import { AXES } from '../attention/method.ts'
-import { allowedText } from '../attention/options.ts'
+import { allowedText } from '../attention/method-options.ts'
 import { DENSE, methodOf } from '../attention/spec.ts'
 import { define } from './command.ts'
 import { columns, wrap } from './help.ts'

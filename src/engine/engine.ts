@@ -237,11 +237,11 @@ export class Engine implements AsyncDisposable {
   async #step(step: ReturnType<Scheduler['next']>): Promise<void> {
     this.#computing = step.map(({ sequence }) => sequence)
     try {
-      const results = await this.#runner.step(step.map(({ part }) => part))
-      for (const [i, { sequence, part }] of step.entries()) {
+      const results = await this.#runner.step(step.map(({ chunk }) => chunk))
+      for (const [i, { sequence, chunk }] of step.entries()) {
         const result = results[i]!
         if ('error' in result) sequence.fail(result.error)
-        else sequence.advance(part, result.logits)
+        else sequence.advance(chunk, result.logits)
       }
     } catch (error) {
       // An interrupted step changed nothing: sequences that were not aborted simply run again.

@@ -6,7 +6,7 @@ import type { ModelShape } from '../core/shape.ts'
 import type { ChatMessage } from '../text/chat-template.ts'
 import type { EncodeOptions } from '../text/tokenizer.ts'
 import { type Completion, type GenerateOptions, type Piece, encodeMessages, encodePrompt, toRequest } from './generate-options.ts'
-import { Chat, type ChatOptions } from './chat.ts'
+import { Chat, type ChatOptions } from './chat-session.ts'
 import { Engine, type EngineOptions } from './engine.ts'
 
 export type LoadOptions = EngineOptions

@@ -2,7 +2,7 @@
  * Graphs of steps and when they are made. A graph is recorded once per key of a step and computed again while the key repeats,
  * which in decoding it does for a whole tile of tokens; the runner and the conformance tests go the same way.
  */
-import { buildStep, factsOf, type Step, stepKey, type StepPart } from '../attention/step.ts'
+import { buildStep, factsOf, type Step, stepKey, type StepChunk } from '../attention/step.ts'
 import type { ChunkFacts } from '../attention/attention.ts'
 import type { Backend } from '../ggml/backend.ts'
 import { Graph, Scratch } from '../ggml/graph.ts'
@@ -13,7 +13,7 @@ export interface Planned {
   readonly graph: Graph
   /** What was recorded last; null if nothing is wanted but what fills the caches. */
   readonly output: Tensor | null
-  /** What the graph depends on, per part. */
+  /** What the graph depends on, per chunk. */
   readonly facts: readonly ChunkFacts[]
 }
 
@@ -22,7 +22,7 @@ interface Plan<P> {
   readonly graph: Graph
   readonly output: Tensor | null
   /** Of the step that is computed now; inputs read them when they are filled. */
-  parts: readonly P[]
+  chunks: readonly P[]
   /** What the last computation took. */
   seconds: number
 }
@@ -31,16 +31,17 @@ interface Plan<P> {
 export interface Recipe<P> {
   /** Of what else the graph depends on. */
   readonly key: string
-  /** Records it; `now` gives the parts of the step that is being computed. */
+  /** Records it; `now` gives the chunks of the step that is being computed. */
   record(step: Step, now: () => readonly P[]): Tensor | null
 }
 
 /** A step that takes less than this does not hold up a server that anybody would notice. */
 const SHORT_SECONDS = 0.05
-/** Tensors to begin with; graphs grow. */
+/** Tensors to begin with; graphs grow, and the next one has room for some more than the largest so far. */
 const ROOM = 2048
+const SPARE = 1.25
 
-export class Planner<P extends StepPart> implements Disposable {
+export class Planner<P extends StepChunk> implements Disposable {
   readonly #backend: Backend
   /** Prompts need far more of it than decoding, and nothing in it outlives a step: so it is given back in between. */
   #scratch: Scratch
@@ -61,20 +62,20 @@ export class Planner<P extends StepPart> implements Disposable {
   }
 
   /** The graph of a step, its inputs filled. */
-  plan(parts: readonly P[], recipe: Recipe<P>): Planned {
-    const facts = factsOf(parts)
-    const key = `${stepKey(parts, facts)} ${recipe.key}`
+  plan(chunks: readonly P[], recipe: Recipe<P>): Planned {
+    const facts = factsOf(chunks)
+    const key = `${stepKey(chunks, facts)} ${recipe.key}`
     if (this.#plan?.key !== key) {
-      const isDecoding = parts.every(({ nTokens }) => nTokens === 1)
+      const isDecoding = chunks.every(({ nTokens }) => nTokens === 1)
       if (isDecoding && !this.#isDecoding) this.trim()
       this.#isDecoding = isDecoding
       this.#forget()
       const start = performance.now()
-      this.#plan = this.#record(key, { parts, facts, recipe })
+      this.#plan = this.#record(key, { chunks, facts, recipe })
       this.seconds.record += (performance.now() - start) / 1000
     }
     const plan = this.#plan
-    plan.parts = parts
+    plan.chunks = chunks
     const start = performance.now()
     plan.graph.fillInputs()
     this.seconds.fill += (performance.now() - start) / 1000
@@ -94,25 +95,26 @@ export class Planner<P extends StepPart> implements Disposable {
     this.#scratch = new Scratch(this.#backend.bufferType)
   }
 
-  #record(key: string, of: { parts: readonly P[]; facts: readonly ChunkFacts[]; recipe: Recipe<P> }): Plan<P> {
+  #record(key: string, of: { chunks: readonly P[]; facts: readonly ChunkFacts[]; recipe: Recipe<P> }): Plan<P> {
     let plan: Plan<P> | null = null
-    const now = () => plan!.parts
+    const now = () => plan!.chunks
     const { graph, result } = Graph.record(this.#room, (g) => {
       const output = of.recipe.record(
-        buildStep(g, of, (part) => now()[part]!.cache),
+        buildStep(g, of, (chunk) => now()[chunk]!.cache),
         now,
       )
       if (output) g.output(output)
       return output
     })
-    this.#room = Math.max(ROOM, graph.nMade)
+    // Steps of one sequence take turns with smaller graphs: what was enough for the largest is enough for all.
+    this.#room = Math.max(this.#room, Math.ceil(graph.nMade * SPARE))
     try {
       graph.plan(this.#scratch)
     } catch (error) {
       graph[Symbol.dispose]()
       throw error
     }
-    plan = { key, graph, output: result, parts: of.parts, seconds: Infinity }
+    plan = { key, graph, output: result, chunks: of.chunks, seconds: Infinity }
     return plan
   }
 

@@ -1,7 +1,7 @@
 /** One forward pass: some tokens of some sequences in, logits out. */
 import { Attention, type CacheTypes } from '../attention/attention.ts'
 import { attentionFor } from '../attention/spec.ts'
-import type { StepPart } from '../attention/step.ts'
+import type { StepChunk } from '../attention/step.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
 import type { BaseModel, ModelShape } from '../core/shape.ts'
@@ -9,8 +9,8 @@ import { Backend, type InPieces } from '../ggml/backend.ts'
 import type { Tensor } from '../ggml/tensor.ts'
 import { I32 } from '../ggml/types.ts'
 import { KvCache } from '../kv/cache.ts'
-import { architectureOf } from '../models/registry.ts'
-import type { Model } from '../models/model.ts'
+import { architectureOf } from '../models/architectures.ts'
+import type { Model } from '../models/architecture.ts'
 import { fingerprint } from '../weights/fingerprint.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { Uploader, type Weights } from '../weights/upload.ts'
@@ -18,7 +18,7 @@ import { Planner, type Recipe } from './plan.ts'
 import { RunSequence } from './run-sequence.ts'
 
 /** What one sequence wants of a step. */
-export interface RunPart {
+export interface RunChunk {
   readonly sequence: RunSequence
   readonly tokens: ArrayLike<number>
   /** Which of these tokens' logits are wanted. */
@@ -50,8 +50,8 @@ export interface StepSeconds {
   readonly step: number
 }
 
-/** A part as it is planned. */
-interface Planned extends StepPart, RunPart {}
+/** A chunk as it is planned. */
+interface Planned extends StepChunk, RunChunk {}
 
 /** Settings that are remembered; requests may bring any number of them. */
 const MOST_ATTENTIONS = 64
@@ -69,14 +69,14 @@ export class Runner implements Disposable {
   #logits = new Float32Array(0)
   #readSeconds = 0
 
-  private constructor(model: Model, shape: ModelShape, parts: { weights: Weights; backend: Backend; types: CacheTypes }) {
+  private constructor(model: Model, shape: ModelShape, made: { weights: Weights; backend: Backend; types: CacheTypes }) {
     this.#model = model
     this.shape = shape
     this.#strangersShape = { ...shape, ...(shape.base && { base: strangersBase(shape.base) }) }
-    this.#weights = parts.weights
-    this.#backend = parts.backend
-    this.#types = parts.types
-    this.#planner = new Planner(parts.backend)
+    this.#weights = made.weights
+    this.#backend = made.backend
+    this.#types = made.types
+    this.#planner = new Planner(made.backend)
   }
 
   static async load(source: WeightSource, options: RunnerOptions): Promise<Runner> {
@@ -149,9 +149,9 @@ export class Runner implements Disposable {
     return new RunSequence(attention, new KvCache(attention.layout(this.#types), attention.capacity(nCtx)))
   }
 
-  /** Like {@link step}, but rejects if any part fails. */
-  async run(parts: readonly RunPart[]): Promise<readonly (Float32Array | null)[]> {
-    const results = await this.step(parts)
+  /** Like {@link step}, but rejects if any chunk fails. */
+  async run(chunks: readonly RunChunk[]): Promise<readonly (Float32Array | null)[]> {
+    const results = await this.step(chunks)
     return results.map((result) => {
       if ('error' in result) throw result.error
       return result.logits
@@ -159,14 +159,14 @@ export class Runner implements Disposable {
   }
 
   /**
-   * Computes the parts' tokens and stores their keys and values. A part that fails has changed nothing, neither its own sequence
+   * Computes the chunks' tokens and stores their keys and values. A chunk that fails has changed nothing, neither its own sequence
    * nor others. Rejects with `aborted` if it is interrupted, and then no sequence has changed. One at a time.
    */
-  async step(parts: readonly RunPart[]): Promise<readonly RunResult[]> {
-    if (parts.length === 0) throw new Error('a step needs a part')
+  async step(chunks: readonly RunChunk[]): Promise<readonly RunResult[]> {
+    if (chunks.length === 0) throw new Error('a step needs a chunk')
     const start = performance.now()
-    const results = parts.map((part): RunResult | null => this.#refused(part))
-    const sound = parts.filter((_, i) => results[i] === null)
+    const results = chunks.map((chunk): RunResult | null => this.#refused(chunk))
+    const sound = chunks.filter((_, i) => results[i] === null)
     const computed = sound.length > 0 ? await this.#compute(sound) : []
     this.stats.steps++
     this.stats.stepSeconds += (performance.now() - start) / 1000
@@ -183,9 +183,9 @@ export class Runner implements Disposable {
     this.#backend.interrupt()
   }
 
-  /** Why a part cannot be computed, or null. */
-  #refused({ sequence: { cache, attention }, tokens }: RunPart): { readonly error: unknown } | null {
-    if (tokens.length === 0) throw new Error('a part needs a token')
+  /** Why a chunk cannot be computed, or null. */
+  #refused({ sequence: { cache, attention }, tokens }: RunChunk): { readonly error: unknown } | null {
+    if (tokens.length === 0) throw new Error('a chunk needs a token')
     if (tokens.length > attention.maxChunk(cache)) throw new Error(`${attention.spec} takes fewer tokens at once`)
     const nRows = cache.rows.nRows + tokens.length
     const { nPositions = Infinity } = this.shape
@@ -204,55 +204,55 @@ export class Runner implements Disposable {
     return { error: new KvasirError('invalid_request', { reason: `token ${strange} is not in the vocabulary of ${nVocab}` }) }
   }
 
-  /** If parts cannot be computed together (memory), each is by itself, so that only those fail that must. */
-  async #compute(parts: readonly RunPart[]): Promise<RunResult[]> {
+  /** If chunks cannot be computed together (memory), each is by itself, so that only those fail that must. */
+  async #compute(chunks: readonly RunChunk[]): Promise<RunResult[]> {
     try {
-      return await this.#computeTogether(parts)
+      return await this.#computeTogether(chunks)
     } catch (error) {
       if (error instanceof KvasirError && error.code === 'aborted') throw error
-      if (parts.length === 1) return [{ error }]
+      if (chunks.length === 1) return [{ error }]
       const results: RunResult[] = []
-      for (const part of parts) {
-        const [result] = await this.#compute([part])
+      for (const chunk of chunks) {
+        const [result] = await this.#compute([chunk])
         results.push('logits' in result! ? { logits: result.logits?.slice() ?? null } : result!)
       }
       return results
     }
   }
 
-  async #computeTogether(parts: readonly RunPart[]): Promise<RunResult[]> {
-    const planned = parts.map((part): Planned => {
-      const { cache, attention } = part.sequence
-      return { ...part, cache, attention, nTokens: part.tokens.length }
+  async #computeTogether(chunks: readonly RunChunk[]): Promise<RunResult[]> {
+    const planned = chunks.map((chunk): Planned => {
+      const { cache, attention } = chunk.sequence
+      return { ...chunk, cache, attention, nTokens: chunk.tokens.length }
     })
-    const { graph, output, facts } = this.#planner.plan(planned, this.#recipe(parts))
+    const { graph, output, facts } = this.#planner.plan(planned, this.#recipe(chunks))
     await this.#planner.compute()
     const start = performance.now()
     const logits = output ? this.#read(output, graph.read.bind(graph)) : null
     this.#readSeconds += (performance.now() - start) / 1000
     let at = 0
-    return parts.map((part, i) => {
-      const n = nOutputs(part) * this.shape.nVocab
+    return chunks.map((chunk, i) => {
+      const n = nOutputs(chunk) * this.shape.nVocab
       at += n
       const ours = n > 0 ? logits!.subarray(at - n, at) : null
       if (ours && !areFinite(ours)) return { error: notNumbers() }
-      part.sequence.advance(facts[i]!, part.endsPrompt ?? true)
-      this.stats.tokens += part.tokens.length
+      chunk.sequence.advance(facts[i]!, chunk.endsPrompt ?? true)
+      this.stats.tokens += chunk.tokens.length
       return { logits: ours }
     })
   }
 
-  /** The model over the tokens of all parts. */
-  #recipe(parts: readonly RunPart[]): Recipe<Planned> {
+  /** The model over the tokens of all chunks. */
+  #recipe(chunks: readonly RunChunk[]): Recipe<Planned> {
     return {
-      key: parts.map(({ logits }) => logits).join(),
+      key: chunks.map(({ logits }) => logits).join(),
       record: (step, now) => {
         const { g } = step
         const tokens = g.input(I32, [step.nTokens], (data) => {
           let at = 0
-          for (const part of now()) for (let i = 0; i < part.nTokens; i++) data[at++] = part.tokens[i]!
+          for (const chunk of now()) for (let i = 0; i < chunk.nTokens; i++) data[at++] = chunk.tokens[i]!
         })
-        const nOut = outputsOf(parts).length
+        const nOut = outputsOf(chunks).length
         const outputs = nOut > 0 ? g.input(I32, [nOut], (data) => data.set(outputsOf(now()))) : null
         return this.#model.forward(step, { tokens, outputs })
       },
@@ -320,17 +320,17 @@ function strangeToken(tokens: ArrayLike<number>, nVocab: number): number | null 
   return null
 }
 
-function nOutputs({ logits, tokens }: RunPart): number {
+function nOutputs({ logits, tokens }: RunChunk): number {
   return logits === 'none' ? 0 : logits === 'last' ? 1 : tokens.length
 }
 
 /** Columns whose logits are wanted. */
-function outputsOf(parts: readonly RunPart[]): number[] {
+function outputsOf(chunks: readonly RunChunk[]): number[] {
   const columns: number[] = []
   let end = 0
-  for (const part of parts) {
-    end += part.tokens.length
-    for (let column = end - nOutputs(part); column < end; column++) columns.push(column)
+  for (const chunk of chunks) {
+    end += chunk.tokens.length
+    for (let column = end - nOutputs(chunk); column < end; column++) columns.push(column)
   }
   return columns
 }

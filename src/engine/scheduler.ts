@@ -2,12 +2,12 @@
  * Who goes next. Requests wait in order of arrival until one of `nParallel` places is free; in each step every decoding
  * sequence gets its one token, and what remains of the step's tokens goes to prompts, oldest first.
  */
-import type { RunPart } from './runner.ts'
+import type { RunChunk } from './runner.ts'
 import type { Sequence } from './sequence.ts'
 
 export interface Scheduled {
   readonly sequence: Sequence
-  readonly part: RunPart
+  readonly chunk: RunChunk
 }
 
 export class Scheduler {
@@ -52,14 +52,14 @@ export class Scheduler {
   next(): Scheduled[] {
     const decoding = this.running.filter((sequence) => sequence.promptLeft === 0)
     const reading = this.running.filter((sequence) => sequence.promptLeft > 0)
-    const step = decoding.slice(0, this.#nBatch).map((sequence) => ({ sequence, part: sequence.part(1) }))
+    const step = decoding.slice(0, this.#nBatch).map((sequence) => ({ sequence, chunk: sequence.chunk(1) }))
     let left = this.#nBatch - step.length
     for (const sequence of reading) {
       if (left <= 0) break
       const budget = sequence.request.promptLogprobs ? Math.min(left, this.#nLogits) : left
-      const part = sequence.part(budget)
-      step.push({ sequence, part })
-      left -= part.tokens.length
+      const chunk = sequence.chunk(budget)
+      step.push({ sequence, chunk })
+      left -= chunk.tokens.length
     }
     return step
   }

@@ -8,7 +8,7 @@ import type { Tokenizer } from '../text/tokenizer.ts'
 import { Channel } from './channel.ts'
 import { logprobOf } from './logprobs.ts'
 import type { RunSequence } from './run-sequence.ts'
-import type { RunPart } from './runner.ts'
+import type { RunChunk } from './runner.ts'
 import { Sampler } from './sampler.ts'
 
 export interface SequenceSetup {
@@ -34,7 +34,7 @@ export class Sequence {
   readonly #detokenizer: Detokenizer
   readonly #stop: StopMatcher
   readonly #promptLogprobs: (TokenLogprob | null)[] = []
-  #nRead = 0
+  #nProcessed = 0
   #nGenerated = 0
   #last = 0
   #ended: { readonly reason: StopReason; readonly word: string | null } | null = null
@@ -70,7 +70,7 @@ export class Sequence {
 
   /** Tokens of the prompt that are still to be read; 0 once it decodes. */
   get promptLeft(): number {
-    return this.request.prompt.length - this.#nRead
+    return this.request.prompt.length - this.#nProcessed
   }
 
   readonly abort = (): void => {
@@ -80,23 +80,23 @@ export class Sequence {
   }
 
   /** Its share of the next step: the last token, or up to `budget` tokens of the prompt. */
-  part(budget: number): RunPart {
+  chunk(budget: number): RunChunk {
     const sequence = this.run!
     if (this.promptLeft === 0) return { sequence, tokens: [this.#last], logits: 'last' }
     const nTokens = Math.min(budget, sequence.attention.maxChunk(sequence.cache), this.promptLeft)
-    const tokens = this.request.prompt.subarray(this.#nRead, this.#nRead + nTokens)
+    const tokens = this.request.prompt.subarray(this.#nProcessed, this.#nProcessed + nTokens)
     const endsPrompt = nTokens === this.promptLeft
     return { sequence, tokens, endsPrompt, logits: this.request.promptLogprobs ? 'all' : endsPrompt ? 'last' : 'none' }
   }
 
-  /** Takes in the results of a step that computed `part`. */
-  advance(part: RunPart, logits: Float32Array | null): void {
+  /** Takes in the results of a step that computed `chunk`. */
+  advance(chunk: RunChunk, logits: Float32Array | null): void {
     if (this.#ended) return
     if (this.promptLeft > 0) {
-      if (this.request.promptLogprobs && logits) this.#notePrompt(part.tokens, logits)
-      this.#nRead += part.tokens.length
+      if (this.request.promptLogprobs && logits) this.#notePrompt(chunk.tokens, logits)
+      this.#nProcessed += chunk.tokens.length
       const ms = performance.now() - this.times.started
-      this.events.push({ kind: 'progress', processed: this.#nRead, total: this.request.prompt.length, ms })
+      this.events.push({ kind: 'progress', processed: this.#nProcessed, total: this.request.prompt.length, ms })
       if (this.promptLeft > 0) return
       this.times.firstToken = performance.now()
       if (this.request.promptLogprobs) this.events.push({ kind: 'prompt', logprobs: this.#promptLogprobs })
@@ -108,7 +108,7 @@ export class Sequence {
     this.#choose(logits!.subarray(last, last + Math.min(nVocab, tokenizer.nVocab)))
   }
 
-  /** The part failed to compute. */
+  /** The chunk failed to compute. */
   fail(error: unknown): void {
     this.#end('aborted')
     this.events.close(error)
@@ -143,9 +143,9 @@ export class Sequence {
   #notePrompt(tokens: ArrayLike<number>, logits: Float32Array): void {
     const { nVocab } = this.#setup
     const { prompt, topLogprobs } = this.request
-    if (this.#nRead === 0) this.#promptLogprobs.push(null)
+    if (this.#nProcessed === 0) this.#promptLogprobs.push(null)
     for (let i = 0; i < tokens.length; i++) {
-      const next = prompt[this.#nRead + i + 1]
+      const next = prompt[this.#nProcessed + i + 1]
       if (next === undefined) return
       this.#promptLogprobs.push(logprobOf(logits.subarray(i * nVocab, (i + 1) * nVocab), next, topLogprobs))
     }
@@ -163,7 +163,7 @@ export class Sequence {
     const { started, firstToken, ended } = this.times
     const cache = this.run?.cache
     const rows = cache?.rows
-    const nPrompt = this.#nRead
+    const nPrompt = this.#nProcessed
     const promptMs = started === 0 ? 0 : (firstToken || ended) - started
     const predictedMs = firstToken === 0 ? 0 : ended - firstToken
     return {

@@ -3,7 +3,7 @@ import { decoderModel } from './decoder.ts'
 import { decoderHyperparameters } from './decoder-shape.ts'
 import type { DecoderSpec } from './decoder-spec.ts'
 import { decoderWeights } from './decoder-weights.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 
 export function decoderArchitecture(spec: DecoderSpec): Architecture {
   return {

@@ -4,7 +4,7 @@ import type { Rope } from '../nn/rope.ts'
 import type { WeightSource } from '../weights/source.ts'
 import type { DecoderSpec, Said } from './decoder-spec.ts'
 import { Fields } from './hyperparameters.ts'
-import type { Hyperparameters } from './model.ts'
+import type { Hyperparameters } from './architecture.ts'
 import { configScaling, ggufScaling } from './rope-scaling.ts'
 
 /** Limits that only a damaged file exceeds. */

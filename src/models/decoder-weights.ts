@@ -7,7 +7,7 @@ import type { WeightSource } from '../weights/source.ts'
 import type { TensorSource } from '../weights/upload.ts'
 import { type Decoder, decoderAttention, type DecoderLayer } from './decoder.ts'
 import type { DecoderSpec, TensorNames } from './decoder-spec.ts'
-import type { Hyperparameters } from './model.ts'
+import type { Hyperparameters } from './architecture.ts'
 
 /** GGUF's names, the same for every architecture; what stands behind `layer` belongs to one. */
 const GGUF_NAMES: TensorNames = {

@@ -11,7 +11,7 @@ import type { LayerShape } from '../core/shape.ts'
 import { type Linear, linear, linearBlocks } from '../nn/linear.ts'
 import { type Mlp, mlp } from '../nn/mlp.ts'
 import { norm, type Norm } from '../nn/norm.ts'
-import type { ForwardInputs, Model } from './model.ts'
+import type { ForwardInputs, Model } from './architecture.ts'
 import { throughLayers } from './stack.ts'
 
 /** The weights of a layer's attention. */

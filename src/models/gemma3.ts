@@ -6,7 +6,7 @@ import type { MetadataValue } from '../weights/source.ts'
 import { decoderArchitecture } from './decoder-architecture.ts'
 import type { Said } from './decoder-spec.ts'
 import { MOST } from './decoder-shape.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 
 /** Every so manieth layer sees everything. */
 const PATTERN = 6

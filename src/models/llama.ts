@@ -9,7 +9,7 @@ import { decoderArchitecture } from './decoder-architecture.ts'
 import type { DecoderSpec } from './decoder-spec.ts'
 import { MOST } from './decoder-shape.ts'
 import { sharingOf } from './layer-sharing.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 
 const LCKV = 'lckv-llama'
 

@@ -1,6 +1,6 @@
 /** OPT: positions are learned, LayerNorm and a feed-forward network of two matrices with ReLU, biases everywhere. */
 import { decoderArchitecture } from './decoder-architecture.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 
 export const opt: Architecture = decoderArchitecture({
   gguf: 'opt',

@@ -1,6 +1,6 @@
 /** Qwen 3: Llama with queries and keys normed head by head before they are rotated, and heads of a width of their own. */
 import { decoderArchitecture } from './decoder-architecture.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 
 export const qwen3: Architecture = decoderArchitecture({
   gguf: 'qwen3',

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { KvasirError } from '../../src/core/errors.ts'
 import type { Completion, GenerateOptions } from '../../src/engine/generate-options.ts'
-import { Chat } from '../../src/engine/chat.ts'
+import { Chat } from '../../src/engine/chat-session.ts'
 
 /** A model that answers with the words of the last message, and says what it was asked. */
 function echo() {

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import type { GenerateEvent, GenerateRequest } from '../../src/core/request.ts'
 import { samplingSchema } from '../../src/core/sampling.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import { Runner, type RunPart } from '../../src/engine/runner.ts'
+import { Runner, type RunChunk } from '../../src/engine/runner.ts'
 import type { RunSequence } from '../../src/engine/run-sequence.ts'
 import { F16 } from '../../src/ggml/types.ts'
 import { openGguf } from '../../src/weights/gguf.ts'
@@ -67,7 +67,7 @@ describe('a step', () => {
     for (const { v } of broken.cache.layers) (v.data() as Uint16Array).fill(0x7e00) // NaN
     using sound = await begun()
     using expected = sound.fork()
-    const next = (sequence: RunSequence, i: number): RunPart => ({ sequence, tokens: [tokens[100 + i]!], logits: 'last' })
+    const next = (sequence: RunSequence, i: number): RunChunk => ({ sequence, tokens: [tokens[100 + i]!], logits: 'last' })
     for (let i = 0; i < 10; i++) {
       const [, theirs] = await runner.step([next(whole, i), next(expected, i)])
       const wanted = (theirs as { logits: Float32Array }).logits.slice()
@@ -120,7 +120,7 @@ describe('graphs grow to what a step needs', () => {
           cache.append(32_004)
           attention.commit(cache, attention.facts(cache, 1), true)
         }
-        const chunk = (n: number): RunPart[] =>
+        const chunk = (n: number): RunChunk[] =>
           sequences.map((sequence) => ({ sequence, tokens: tokens.subarray(0, n), logits: 'last' }))
         for (const n of [8]) for (const logits of await runner.run(chunk(n))) expect(logits!.every(Number.isFinite)).toBe(true)
         for (const { cache } of sequences) cache.checkIntegrity()

@@ -1,7 +1,7 @@
 /** Random mixes of settings, chunks, joins, leaves, failures, forks, cuts and copies: the books agree after each. */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { random } from '../../src/core/random.ts'
-import { Runner, type RunPart } from '../../src/engine/runner.ts'
+import { Runner, type RunChunk } from '../../src/engine/runner.ts'
 import type { RunSequence } from '../../src/engine/run-sequence.ts'
 import { F16 } from '../../src/ggml/types.ts'
 import { openWeights } from '../../src/weights/open.ts'
@@ -43,7 +43,7 @@ it.each(Array.from({ length: MIXES / 10 }, (_, i) => i))('mixes from %i0 on', as
     const below = (n: number) => Math.floor(next() * n)
     const sequences: RunSequence[] = []
     const step = async () => {
-      const parts = sequences.flatMap((sequence): RunPart[] => {
+      const parts = sequences.flatMap((sequence): RunChunk[] => {
         const { cache, attention } = sequence
         const room = Math.min(N_CTX - cache.nTokens, attention.maxChunk(cache))
         if (room < 1 || next() < 0.3) return []

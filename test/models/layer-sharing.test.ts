@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { RunPart, Runner } from '../../src/engine/runner.ts'
+import type { RunChunk, Runner } from '../../src/engine/runner.ts'
 import { hyperparametersOf } from '../../src/engine/estimate.ts'
 import { F32 } from '../../src/ggml/types.ts'
 import { sharingValues } from '../../src/weights/gguf-sharing.ts'
@@ -86,8 +86,8 @@ describe.each([false, true])('a llama whose layers 1 to 4 read layer 4, force_no
       const settings = ['lckv', 'lckv+streaming:window=6', 'lckv:iterations=3', 'lckv+sparq:k=6,from=0', 'lckv']
       const before = [0, 12, 5, 20, 31]
       const counts = [20, 5, 9, 1, 1]
-      const prepared = async (): Promise<(RunPart & Disposable)[]> => {
-        const parts: (RunPart & Disposable)[] = []
+      const prepared = async (): Promise<(RunChunk & Disposable)[]> => {
+        const parts: (RunChunk & Disposable)[] = []
         for (const [i, setting] of settings.entries()) {
           const sequence = runner.newSequence(64, setting)
           const [n, m] = [before[i]!, counts[i]!]

@@ -3,7 +3,7 @@ import type { Attention, ChunkFacts } from '../../src/attention/attention.ts'
 import type { AnyMethod, AttentionLayer } from '../../src/attention/method.ts'
 import { METHODS } from '../../src/attention/registry.ts'
 import { attentionFor } from '../../src/attention/spec.ts'
-import type { Step, StepPart } from '../../src/attention/step.ts'
+import type { Step, StepChunk } from '../../src/attention/step.ts'
 import type { AttentionSetting } from '../../src/core/request.ts'
 import type { ModelShape } from '../../src/core/shape.ts'
 import { Planner } from '../../src/engine/plan.ts'
@@ -23,7 +23,7 @@ export interface LayerPart {
   readonly x: Float32Array
 }
 
-type Part = LayerPart & StepPart
+type Part = LayerPart & StepChunk
 
 const ROPE = { mode: 0, freqBase: ROPE_FREQ_BASE, nCtxTrain: 4096, scaling: { type: 'none' } } as const
 

@@ -1,7 +1,7 @@
 /** What can be compared with what: tests of an architecture begin by themselves once the registry has it. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ARCHITECTURES } from '../../src/models/registry.ts'
+import { ARCHITECTURES } from '../../src/models/architectures.ts'
 import { SYNTH_SHAPES } from '../../src/weights/synth-shapes.ts'
 
 /** Architectures of ours that libllama lacks. */

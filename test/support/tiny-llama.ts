@@ -1,7 +1,7 @@
 /** A llama small enough to check every gradient of: random weights, no file. */
 import type { Backend } from '../../src/ggml/backend.ts'
 import { layerShapes, type ModelShape } from '../../src/core/shape.ts'
-import type { Hyperparameters } from '../../src/models/model.ts'
+import type { Hyperparameters } from '../../src/models/architecture.ts'
 import type { Rope } from '../../src/nn/rope.ts'
 import { forwardLlama, llamaWeights, type TrainableLlama } from '../../src/train/trainable-llama.ts'
 import type { Objective } from '../../src/train/objective.ts'

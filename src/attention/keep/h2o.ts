@@ -22,7 +22,7 @@ import type { LayerShape } from '../../core/shape.ts'
 import { F16 } from '../../ggml/types.ts'
 import type { KvCache } from '../../kv/cache.ts'
 import { type LayerLayout, residentTotal } from '../../kv/layout.ts'
-import { mostInBlocks, readInBlocks } from './block-reader.ts'
+import { mostInBlocks, readInBlocks } from './prompt-blocks.ts'
 import { type Budget, keepByScore, scoreLayout } from './by-score.ts'
 import { storeSums } from './column-sums.ts'
 

@@ -2,7 +2,7 @@
 import type { Tensor } from '../../../ggml/tensor.ts'
 import { pickBlocks } from '../../../nn/linear.ts'
 import type { Chunk } from '../../chunk.ts'
-import { FLASH_QUERIES } from '../../kernels/dense.ts'
+import { FLASH_QUERIES } from '../../kernels/read-densely.ts'
 import { concatAll, ungroupHeads } from '../../kernels/heads.ts'
 import { softmax } from '../../kernels/softmax.ts'
 import { applyValues } from '../../kernels/values.ts'

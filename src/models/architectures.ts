@@ -3,7 +3,7 @@ import { KvasirError } from '../core/errors.ts'
 import type { WeightSource } from '../weights/source.ts'
 import { gemma3 } from './gemma3.ts'
 import { llama } from './llama.ts'
-import type { Architecture } from './model.ts'
+import type { Architecture } from './architecture.ts'
 import { opt } from './opt.ts'
 import { qwen3 } from './qwen3.ts'
 
