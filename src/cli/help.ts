@@ -27,7 +27,8 @@ export function wrap(text: string, width: number): string[] {
 
 export function optionText(option: Option): string {
   const value = defaultOf(option)
-  const shown = value === undefined || typeof value === 'boolean' || String(value) === '' ? '' : ` (default ${String(value)})`
+  const isTold = typeof value === 'string' || typeof value === 'number' || Array.isArray(value)
+  const shown = !isTold || String(value) === '' ? '' : ` (default ${String(value)})`
   return option.about + shown
 }
 

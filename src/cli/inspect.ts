@@ -96,8 +96,13 @@ function textOf(source: WeightSource, key: string): string | undefined {
 
 /** The file's own chat template; null where it has none or its tokenizer cannot be read. */
 function templateOf(source: WeightSource): string | null {
-  using tokenizer = loadTokenizer(source)
-  return chatTemplateOf(source, tokenizer).source
+  try {
+    using tokenizer = loadTokenizer(source)
+    return chatTemplateOf(source, tokenizer).source
+  } catch (error) {
+    if (error instanceof KvasirError) return null
+    throw error
+  }
 }
 
 function toText({ source, hyperparameters: hp, memory, ...report }: Report, withTensors: boolean): string[] {

@@ -1,4 +1,5 @@
 /** `kvasir serve`: the OpenAI API and the web page, until Ctrl-C. */
+import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { parseCount } from '../core/sizes.ts'
@@ -95,6 +96,7 @@ function named(text: string): Record<string, string> {
     words(text).map((pair) => {
       const [, name, path] = /^([^=]+)=(.+)$/.exec(pair) ?? []
       if (name === undefined || path === undefined) throw usage(`--adapter ${pair} should be NAME=PATH`)
+      if (!existsSync(path)) throw usage(`--adapter ${pair}: there is no file '${path}'`)
       return [name, path]
     }),
   )

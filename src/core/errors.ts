@@ -75,7 +75,7 @@ export const ERRORS = {
     status: 400,
     type: 'exceed_context_size_error',
     message: 'the request exceeds the available context size: {n_prompt_tokens} tokens in the prompt, context of {n_ctx}',
-    remedy: 'Shorten the prompt, or start with a larger context (-c).',
+    remedy: 'Shorten the prompt, or start with a larger context (-c) if the model has one.',
   },
   invalid_request: {
     status: 400,

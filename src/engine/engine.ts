@@ -112,11 +112,13 @@ export class Engine implements AsyncDisposable {
     this.tokenizer = parts.tokenizer
     this.template = parts.template
     this.#runner = parts.runner
-    this.nCtx = options.nCtx || parts.runner.shape.nCtxTrain
-    this.nParallel = options.nParallel ?? 4
+    const { nCtxTrain, nPositions = Infinity } = parts.runner.shape
+    this.nCtx = Math.min(options.nCtx || nCtxTrain, nPositions)
     this.nThreads = parts.runner.nThreads
     this.#attention = parts.runner.attention(options.attention ?? DENSE)
     const nBatch = Math.min(options.nBatch ?? 2048, options.nUbatch ?? 512)
+    // A step has a token for everybody who is admitted: nobody waits for others who may never end.
+    this.nParallel = Math.min(options.nParallel ?? 4, nBatch)
     const nLogits = Math.max(1, Math.floor(LOGITS_BYTES / (4 * this.shape.nVocab)))
     this.#scheduler = new Scheduler({ nParallel: this.nParallel, nBatch, nLogits })
   }
@@ -210,28 +212,35 @@ export class Engine implements AsyncDisposable {
 
   /** Starts the loop unless it runs. */
   #wake(): void {
-    this.#loop ??= this.#run().finally(() => (this.#loop = null))
+    this.#loop ??= this.#run()
   }
 
   /** Steps until nobody is left. */
   async #run(): Promise<void> {
-    await Promise.resolve() // so that requests submitted together start together
-    for (;;) {
-      this.#scheduler.admit((sequence) => {
-        const { nCtx = this.nCtx } = sequence.request
-        sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), sequence.attention)
-        sequence.times.started = performance.now()
-      })
-      this.#finishEnded()
-      const step = this.#scheduler.next()
-      if (step.length === 0) {
-        if (this.#scheduler.waiting.length > 0) continue
-        this.#runner.trim()
-        return
-      }
-      await this.#step(step)
-      this.#finishEnded()
+    try {
+      await Promise.resolve() // so that requests submitted together start together
+      while (await this.#next());
+      this.#runner.trim()
+    } finally {
+      this.#loop = null
+      // Who submits in the very turn in which the last one ended still saw a loop that ran.
+      if (this.#scheduler.waiting.length > 0) this.#wake()
     }
+  }
+
+  /** One step; false if there is nothing left to do. */
+  async #next(): Promise<boolean> {
+    this.#scheduler.admit((sequence) => {
+      const { nCtx = this.nCtx } = sequence.request
+      sequence.run = this.#runner.newSequence(Math.min(this.nCtx, nCtx), sequence.attention)
+      sequence.times.started = performance.now()
+    })
+    this.#finishEnded()
+    const step = this.#scheduler.next()
+    if (step.length === 0) return this.#scheduler.waiting.length > 0
+    await this.#step(step)
+    this.#finishEnded()
+    return true
   }
 
   async #step(step: ReturnType<Scheduler['next']>): Promise<void> {

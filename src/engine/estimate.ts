@@ -38,7 +38,7 @@ export function hyperparametersOf(source: WeightSource): Hyperparameters {
 /** Errors: `model_unsupported` and `model_invalid`, as loading would. */
 export function estimateMemory(source: WeightSource, hp: Hyperparameters, options: EstimateOptions): MemoryEstimate {
   const { shape } = hp
-  const nCtx = options.nCtx || shape.nCtxTrain
+  const nCtx = Math.min(options.nCtx || shape.nCtxTrain, shape.nPositions ?? Infinity)
   const layout = attentionFor('dense', shape).layout({ k: typeId(options.typeK), v: typeId(options.typeV) })
   const weightBytes = bytesOfWeights(source, hp, options.repack ?? true)
   const cacheBytes = residentTotal(layout, nCtx)

@@ -137,7 +137,7 @@ export class Runner implements Disposable {
     const key = `${from} ${JSON.stringify(setting)}`
     const known = this.#attentions.get(key)
     if (known) return known
-    const made = attentionFor(setting, from === 'owner' ? this.shape : this.#strangersShape)
+    const made = from === 'owner' ? attentionFor(setting, this.shape) : attentionForStranger(setting, this.#strangersShape)
     if (this.#attentions.size === MOST_ATTENTIONS) this.#attentions.clear()
     this.#attentions.set(key, made)
     return made
@@ -236,7 +236,11 @@ export class Runner implements Disposable {
       at += n
       const ours = n > 0 ? logits!.subarray(at - n, at) : null
       if (ours && !areFinite(ours)) return { error: notNumbers() }
-      chunk.sequence.advance(facts[i]!, chunk.endsPrompt ?? true)
+      try {
+        chunk.sequence.advance(facts[i]!, chunk.endsPrompt ?? true)
+      } catch (error) {
+        return { error } // the others have gone on already
+      }
       this.stats.tokens += chunk.tokens.length
       return { logits: ours }
     })
@@ -306,6 +310,21 @@ function areFinite(values: Float32Array): boolean {
   }
   for (let i = whole; i < values.length; i++) a += values[i]! - values[i]!
   return a + b + c + d === 0
+}
+
+/** What is wrong with a file is told by its name: paths are none of a stranger's business. */
+function attentionForStranger(setting: AttentionSetting, shape: ModelShape): Attention {
+  try {
+    return attentionFor(setting, shape)
+  } catch (error) {
+    if (!(error instanceof KvasirError) || error.code !== 'attention_invalid' || !shape.base) throw error
+    const names = Object.entries(shape.base.resources).map(([name, path]) => [path, name] as const)
+    const reason = [...names, [shape.base.path, 'the model'] as const].reduce(
+      (text, [path, name]) => text.replaceAll(path, name),
+      String(error.fields['reason']),
+    )
+    throw new KvasirError('attention_invalid', { ...error.fields, reason }, { cause: error })
+  }
 }
 
 function notNumbers(): KvasirError {

@@ -180,4 +180,40 @@ describe('an engine', () => {
     await expect(run()).rejects.toMatchObject({ code: 'compute_failed' })
     expect(kinds).not.toContain('token')
   })
+
+  it('answers who asks in the very turn in which the last answer ended', async () => {
+    await using engine = await Engine.load(BUNDLED_GGUF, { nThreads: 1 })
+    for (let i = 0; i < 3; i++) {
+      const events = engine.submit(requestOf(engine, QUESTION, { maxTokens: 2 }))
+      for (let isDone = false; !isDone;) isDone = (await events.next()).value?.kind === 'done'
+    }
+    expect(await textOf(engine.submit(requestOf(engine)))).toBe(ANSWER)
+  })
+
+  it('admits as many as a step has tokens for, so that nobody waits for those who never end', async () => {
+    await using engine = await Engine.load(BUNDLED_GGUF, { nThreads: 1, nBatch: 2, nParallel: 4 })
+    expect(engine.nParallel).toBe(2)
+    const endless = requestOf(engine, QUESTION, { ignoreEos: true, maxTokens: -1, attention: engine.bind('streaming:window=32') })
+    const stop = new AbortController()
+    const writing = textOf(engine.submit({ ...endless, signal: stop.signal }))
+    expect(await textOf(engine.submit(requestOf(engine)))).toBe(ANSWER)
+    stop.abort()
+    await writing
+  })
+
+  it('tells strangers nothing of paths', async () => {
+    const adapters = { small: BUNDLED_GGUF }
+    await using engine = await Engine.load(BUNDLED_GGUF, { nThreads: 1, adapters })
+    const messageOf = (setting: string): string => {
+      try {
+        return String(engine.bind(setting, 'stranger').spec)
+      } catch (error) {
+        return String(error)
+      }
+    }
+    const [there, missing] = ['/etc/passwd', '/no/such/file'].map((path) => messageOf(`lisa:adapter=${path}`).replace(path, 'X'))
+    expect(there).toBe(missing)
+    expect(messageOf('lisa:adapter=small')).toContain("'small' is no LiSA adapter")
+    expect(messageOf('chai:file=small')).not.toContain(BUNDLED_GGUF)
+  })
 })

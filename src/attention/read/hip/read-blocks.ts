@@ -145,9 +145,10 @@ export function readBlocks(choice: Choice, { nDense, refresh }: When, layers: re
       const memo: Memo = { first: query - (query % spanOf(facts.isIdentity, 1)) }
       cache.memo.read = memo
     },
-    truncate(cache) {
+    /** The queries of a block choose together: what is left of a block is not what it would be by itself. */
+    truncate(cache, nTokens) {
       delete cache.memo.read
-      return true
+      return nTokens % choice.blockQ === 0 || nSearched(choice, cache.nTokens - 1) <= choice.nSlots
     },
 
     /** A searched key counts half, for its value is not read; a prompt's search counts once for the queries of a block. */

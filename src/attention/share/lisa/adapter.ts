@@ -125,7 +125,8 @@ function place(source: GgufSource, { shapes, sizes, layers, fail }: Content): Li
     return { q: of('q'), k: of('k'), align: of('align'), network, ropeFactors: of('period') }
   }
   const adapter = { ...sizes, layers: new Map(layers.map((il) => [il, layer(il)])) }
-  released.register(adapter, { context, buffer })
+  // What a setting at work holds on to is the layers, not the adapter.
+  released.register(adapter.layers, { context, buffer })
   return adapter
 
   function read(from: GgufSource, il: number, tensor: LisaTensor) {
