@@ -39,6 +39,10 @@ export class Attention implements BoundAttention {
   readonly #share: Share
   readonly #keep: Keep
   readonly #read: Read
+  /** KV heads of all layers, by what their queries see. */
+  readonly #heads = new Map<number, number>()
+  /** Every layer has rows of its own and reads all of them. */
+  readonly #isPlain: boolean
 
   constructor(spec: string, shape: ModelShape, axes: { readonly share?: Share; readonly keep?: Keep; readonly read?: Read }) {
     this.spec = spec
@@ -46,6 +50,11 @@ export class Attention implements BoundAttention {
     this.#share = axes.share ?? shareNothing
     this.#keep = axes.keep ?? keepAll(shape)
     this.#read = axes.read ?? readAll
+    this.#isPlain = this.#share === shareNothing && this.#read === readAll && !shape.sharing
+    for (const layer of shape.layers) {
+      const window = windowOf(layer)
+      this.#heads.set(window, (this.#heads.get(window) ?? 0) + layer.nHeadKv)
+    }
   }
 
   /** Tokens that a sequence may have in a context of `nCtx`; Infinity if it can go on for ever: what it keeps fits and does not grow. */
@@ -178,10 +187,16 @@ export class Attention implements BoundAttention {
 
   /** Keys that a chunk of these facts reads, and that dense attention would, summed over layers and KV heads. */
   cost(cache: KvCache, facts: ChunkFacts): { readonly read: number; readonly dense: number } {
-    let [read, dense] = [0, 0]
+    let [dense, kept] = [0, 0]
+    for (const [window, nHeads] of this.#heads) {
+      dense += nHeads * keysDense(cache.nTokens, facts.nTokens, window)
+      kept += nHeads * keysDense(cache.rows.nRows, facts.nTokens, window)
+    }
+    // Where layers read all that is kept, there is no need to go through them at every token.
+    if (this.#isPlain) return { read: kept, dense }
+    let read = 0
     for (const layer of this.shape.layers) {
       const { il, nHeadKv } = layer
-      dense += nHeadKv * keysDense(cache.nTokens, facts.nTokens, windowOf(layer))
       if (cache.layers[il]!.rows.length === 0) continue
       const isOwn = this.#reads(layer) && this.#readsPhase(facts.nTokens)
       const keys = (isOwn ? this.#read : readAll).cost(layer, cache, facts, facts.read)
