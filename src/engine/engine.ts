@@ -2,6 +2,7 @@
  * The engine: takes requests, runs them together step by step, and streams what comes out.
  */
 import { basename, resolve } from 'node:path'
+import { Attention } from '../attention/attention.ts'
 import { canonicalSpec, DENSE } from '../attention/spec.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting, BoundAttention, GenerateEvent, GenerateRequest, GenerateResult } from '../core/request.ts'
@@ -13,10 +14,10 @@ import { loadTokenizer } from '../text/load.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { openWeights } from '../weights/open.ts'
 import type { WeightSource } from '../weights/source.ts'
-import { Attention } from '../attention/attention.ts'
 import { Runner } from './runner.ts'
 import { Scheduler } from './scheduler.ts'
 import { checkFits, Sequence } from './sequence.ts'
+import type { SettingFrom } from './settings.ts'
 import { threadsFor } from './threads.ts'
 
 export interface EngineOptions {
@@ -152,7 +153,7 @@ export class Engine implements AsyncDisposable {
   /** Throws at once for a prompt that does not fit (`exceed_context_size_error`); otherwise queues. Leaving the loop aborts. */
   submit(request: GenerateRequest): AsyncIterableIterator<GenerateEvent> {
     if (this.#closed) throw new KvasirError('closed')
-    const attention = request.attention instanceof Attention ? request.attention : this.#attention
+    const attention = this.#bound(request)
     const nCtx = attention.mostSeen(Math.min(this.nCtx, request.nCtx ?? Infinity))
     checkFits(request, { nCtx, nVocab: this.shape.nVocab })
     const { waiting } = this.#scheduler
@@ -179,8 +180,15 @@ export class Engine implements AsyncDisposable {
    * A setting, bound to the model for a request; left out, the engine's own. That of a stranger may not name paths.
    * Errors: `attention_invalid`.
    */
-  bind(setting?: AttentionSetting, from: 'owner' | 'stranger' = 'owner'): BoundAttention {
+  bind(setting?: AttentionSetting, from: SettingFrom = 'owner'): BoundAttention {
     return setting === undefined ? this.#attention : this.#runner.attention(setting, from)
+  }
+
+  /** Only what {@link bind} gave is taken: another model's would be of other layers, and a text would be left out in silence. */
+  #bound({ attention }: GenerateRequest): Attention {
+    if (attention === undefined) return this.#attention
+    if (attention instanceof Attention && attention.shape.layers === this.shape.layers) return attention
+    throw new KvasirError('invalid_request', { reason: "'attention' is not what this engine's bind() gave" })
   }
 
   stats(): EngineStats {

@@ -13,6 +13,7 @@ import { type SamplingParams, samplingSchema } from '../core/sampling.ts'
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts'
 import { encodeChat } from '../text/chat-encoding.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { strangeToken } from './strange-token.ts'
 
 /** Library names of the sampling parameters → the names they share with the server. */
 const SAMPLING = {
@@ -134,8 +135,8 @@ function toSampling(options: SamplingOptions): SamplingParams {
 export function encodePrompt({ tokenizer }: Texts, prompt: string | ArrayLike<number>): Int32Array {
   const ids = typeof prompt === 'string' ? tokenizer.encode(prompt, { parseSpecial: true }) : Int32Array.from(prompt)
   if (ids.length === 0) throw invalid('the prompt is empty')
-  const strange = ids.find((id) => id < 0 || id >= tokenizer.nVocab)
-  if (strange !== undefined) throw invalid(`the prompt holds ${strange}, which is no token (0 to ${tokenizer.nVocab - 1})`)
+  const strange = strangeToken(ids, tokenizer.nVocab)
+  if (strange !== null) throw invalid(`the prompt holds ${strange}, which is no token (0 to ${tokenizer.nVocab - 1})`)
   return ids
 }
 

@@ -1,6 +1,5 @@
 /** One forward pass: some tokens of some sequences in, logits out. */
 import { Attention, type CacheTypes } from '../attention/attention.ts'
-import { attentionFor } from '../attention/spec.ts'
 import type { StepChunk } from '../attention/step.ts'
 import { KvasirError } from '../core/errors.ts'
 import type { AttentionSetting } from '../core/request.ts'
@@ -16,6 +15,8 @@ import type { WeightSource } from '../weights/source.ts'
 import { Uploader, type Weights } from '../weights/upload.ts'
 import { Planner, type Recipe } from './plan.ts'
 import { RunSequence } from './run-sequence.ts'
+import { type SettingFrom, Settings } from './settings.ts'
+import { strangeToken } from './strange-token.ts'
 
 /** What one sequence wants of a step. */
 export interface RunChunk {
@@ -53,26 +54,26 @@ export interface StepSeconds {
 /** A chunk as it is planned. */
 interface Planned extends StepChunk, RunChunk {}
 
-/** Settings that are remembered; requests may bring any number of them. */
-const MOST_ATTENTIONS = 64
-
 export class Runner implements Disposable {
   readonly shape: ModelShape
   readonly stats = { steps: 0, stepSeconds: 0, tokens: 0 }
-  readonly #strangersShape: ModelShape
   readonly #model: Model
   readonly #weights: Weights
   readonly #backend: Backend
   readonly #planner: Planner<Planned>
   readonly #types: CacheTypes
-  readonly #attentions = new Map<string, Attention>()
+  readonly #settings: Settings
   #logits = new Float32Array(0)
   #readSeconds = 0
 
-  private constructor(model: Model, shape: ModelShape, made: { weights: Weights; backend: Backend; types: CacheTypes }) {
+  private constructor(
+    model: Model,
+    shape: ModelShape & { readonly base: BaseModel },
+    made: { weights: Weights; backend: Backend; types: CacheTypes },
+  ) {
     this.#model = model
     this.shape = shape
-    this.#strangersShape = { ...shape, ...(shape.base && { base: strangersBase(shape.base) }) }
+    this.#settings = new Settings(shape)
     this.#weights = made.weights
     this.#backend = made.backend
     this.#types = made.types
@@ -133,14 +134,8 @@ export class Runner implements Disposable {
   }
 
   /** A setting, bound to this model; one of a stranger may not name paths. Errors: `attention_invalid`. */
-  attention(setting: AttentionSetting, from: 'owner' | 'stranger' = 'owner'): Attention {
-    const key = `${from} ${JSON.stringify(setting)}`
-    const known = this.#attentions.get(key)
-    if (known) return known
-    const made = from === 'owner' ? attentionFor(setting, this.shape) : attentionForStranger(setting, this.#strangersShape)
-    if (this.#attentions.size === MOST_ATTENTIONS) this.#attentions.clear()
-    this.#attentions.set(key, made)
-    return made
+  attention(setting: AttentionSetting, from: SettingFrom = 'owner'): Attention {
+    return this.#settings.bind(setting, from)
   }
 
   /** An empty sequence for up to `nCtx` tokens; dispose it to give its memory back. */
@@ -289,12 +284,6 @@ function baseModel(source: WeightSource, resources: BaseModel['resources']): Bas
   }
 }
 
-/** As strangers see it; the fingerprint is still read when it is first asked for. */
-function strangersBase(base: BaseModel): BaseModel {
-  const takesPaths = { value: false, enumerable: true }
-  return Object.defineProperties({} as BaseModel, { ...Object.getOwnPropertyDescriptors(base), takesPaths })
-}
-
 /**
  * x - x is 0 for numbers and NaN for all else. Every token's logits are looked at, so it is made for speed: four sums that do not
  * wait for each other. A call per number took as long as a layer of a small model.
@@ -312,31 +301,8 @@ function areFinite(values: Float32Array): boolean {
   return a + b + c + d === 0
 }
 
-/** What is wrong with a file is told by its name: paths are none of a stranger's business. */
-function attentionForStranger(setting: AttentionSetting, shape: ModelShape): Attention {
-  try {
-    return attentionFor(setting, shape)
-  } catch (error) {
-    if (!(error instanceof KvasirError) || error.code !== 'attention_invalid' || !shape.base) throw error
-    const names = Object.entries(shape.base.resources).map(([name, path]) => [path, name] as const)
-    const reason = [...names, [shape.base.path, 'the model'] as const].reduce(
-      (text, [path, name]) => text.replaceAll(path, name),
-      String(error.fields['reason']),
-    )
-    throw new KvasirError('attention_invalid', { ...error.fields, reason }, { cause: error })
-  }
-}
-
 function notNumbers(): KvasirError {
   return new KvasirError('compute_failed', { reason: 'the model computed no numbers (NaN or infinite logits)' })
-}
-
-function strangeToken(tokens: ArrayLike<number>, nVocab: number): number | null {
-  for (let i = 0; i < tokens.length; i++) {
-    const token = tokens[i]!
-    if (!(Number.isInteger(token) && token >= 0 && token < nVocab)) return token
-  }
-  return null
 }
 
 function nOutputs({ logits, tokens }: RunChunk): number {

@@ -10,6 +10,7 @@ import { logprobOf } from './logprobs.ts'
 import type { RunSequence } from './run-sequence.ts'
 import type { RunChunk } from './runner.ts'
 import { Sampler } from './sampler.ts'
+import { strangeToken } from './strange-token.ts'
 
 export interface SequenceSetup {
   readonly tokenizer: Tokenizer
@@ -214,7 +215,7 @@ export function checkFits(request: GenerateRequest, { nCtx, nVocab }: { readonly
   if (nPrompt === 0) throw new KvasirError('invalid_request', { reason: 'the prompt is empty' })
   const needed = request.maxTokens === 0 ? nPrompt : nPrompt + 1
   if (needed > nCtx) throw new KvasirError('exceed_context_size_error', { n_prompt_tokens: nPrompt, n_ctx: nCtx })
-  const strange = request.prompt.find((token) => token < 0 || token >= nVocab)
-  if (strange !== undefined)
+  const strange = strangeToken(request.prompt, nVocab)
+  if (strange !== null)
     throw new KvasirError('invalid_request', { reason: `the prompt has token ${strange}, and the model knows ${nVocab}` })
 }

@@ -216,4 +216,16 @@ describe('an engine', () => {
     expect(messageOf('lisa:adapter=small')).toContain("'small' is no LiSA adapter")
     expect(messageOf('chai:file=small')).not.toContain(BUNDLED_GGUF)
   })
+
+  it('takes no setting that was not bound to its model', async () => {
+    await using engine = await Engine.load(BUNDLED_GGUF, { nThreads: 1 })
+    await using other = await Engine.load(BUNDLED_GGUF, { nThreads: 1 })
+    for (const attention of ['streaming' as never, other.bind('streaming')])
+      expect(() => engine.submit(requestOf(engine, QUESTION, { attention }))).toThrow(
+        expect.objectContaining({ code: 'invalid_request' }),
+      )
+    expect(await textOf(engine.submit(requestOf(engine, QUESTION, { attention: engine.bind('streaming', 'stranger') })))).toBe(
+      ANSWER,
+    )
+  })
 })
