@@ -6,10 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-folder=${1:-$(mktemp -d)}
-mkdir -p "$folder"
-model="$folder/llama-3.2-1b-4-layers-q4_0.gguf"
-[ -f "$model" ] || npx kvasir synth --like llama-3.2-1b --layers 4 --vocab 4096 --type q4_0 -o "$model" >&2
+source runs/four-layers.sh "${1:-}"
 
 echo "### Memory"
 npx tsx scripts/memory.ts models/kvasir-demo/kvasir-demo-f16.gguf streaming,h2o
